@@ -1,0 +1,75 @@
+# The table of contents of the suite. `snakemake papers/<name>/all` reproduces a paper; `snakemake --list-target-rules` lists all targets.
+import sys
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.27")
+sys.path.insert(0, workflow.basedir)
+
+from common.errors import ReattendError
+from common.workflow import (
+    closing_words,
+    main_process,
+    misspelt_target,
+    papers,
+    suite_settings,
+)
+
+
+configfile: "config/config.yaml"
+
+
+try:
+    settings, choice = suite_settings(config)
+except ReattendError as error:
+    raise WorkflowError(str(error))
+if main_process():
+    print(f"scale: {choice.scale} ({choice.reason})", file=sys.stderr)
+    hint = misspelt_target(sys.argv[1:])
+    if hint:
+        raise WorkflowError(hint)
+
+
+rule all:
+    default_target: True
+    input:
+        [
+            f"{settings.results}/{name}/{choice.scale}/report.html"
+            for name in papers()
+            if not name.startswith("_")
+        ],
+
+
+rule doctor:
+    input:
+        [],
+    log:
+        "logs/doctor.log",
+    conda:
+        "envs/reattend.yaml"
+    shell:
+        "python -m common.doctor --scale {choice.scale} 2>&1 | tee {log}"
+
+
+for name in papers():
+    target = f"papers/{name}/"
+
+    module:
+        name: name
+        pathvars:
+            results=f"{settings.results}/{name}/{choice.scale}",
+        snakefile:
+            f"papers/{name}/Snakefile"
+        config:
+            {"paper": name, "scale": choice.scale}
+
+    use rule * from name as target*
+
+
+onsuccess:
+    if main_process():
+        print(
+            closing_words(settings.results, choice.scale, sys.argv[1:]),
+            file=sys.stderr,
+        )

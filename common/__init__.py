@@ -1,0 +1,1 @@
+"""What the papers share: kernels, sparse attention, language models, data, metrics, and the bookkeeping of results."""

@@ -1,0 +1,216 @@
+"""Runs the cells of an experiment: everything around the measurement that is not the measurement.
+
+An experiment module defines `Settings` (its axes and parameters, typed) and `run(settings, context) -> Measurement`, and
+ends with
+
+    if __name__ == "__main__":
+        main(run, Settings)
+
+which gives `python -m papers.<paper>.<experiment> [--config FILE] [--scale SCALE] [--batch NAME] [--out FOLDER]`.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, SupportsFloat
+
+import numpy as np
+
+from common import provenance
+from common.configuration import Cell, Experiment, Parameters, batches_of, check_parameters, read_paper_config
+from common.errors import ConfigError, DataError, MissingHardwareError, ReattendError
+from common.files import write_text
+from common.progress import Progress
+from common.records import Provenance, Record, Row, Scale, array_description, read_record, results_digest, write_record
+from common.scale import choose_scale
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a running cell may ask for.
+
+    Attributes:
+        device: `cpu` or `cuda`, as the configuration says for this scale.
+        label: the cell's name, for progress lines.
+    """
+
+    device: str
+    label: str
+
+    def progress(self, total: int) -> Progress:
+        """A progress counter for `total` steps, labelled with the cell's name."""
+        return Progress(self.label, total)
+
+
+@dataclass
+class Measurement:
+    """What a cell measured: tidy rows, and arrays for figures (maps, histograms)."""
+
+    rows: list[Row] = field(default_factory=list)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def add(
+        self, metric: str, value: SupportsFloat, unit: str = "1", *, method: str = "", timing: bool = False, **setting: Any
+    ) -> None:
+        """Append one row. `setting` are the coordinates of the number beyond the cell's own axes."""
+        self.rows.append(Row(metric=metric, value=float(value), unit=unit, method=method, setting=setting, timing=timing))
+
+
+Run = Callable[[Any, Context], Measurement]
+
+
+def _current_record(folder: Path, cell: Cell, source_sha256: str, data: Mapping[str, str]) -> Record | None:
+    """The record that is already there, if the same cell, sources and data made it."""
+    try:
+        record = read_record(folder / "record.json")
+    except DataError:
+        return None
+    made_from = (record.provenance.parameters_sha256, record.provenance.source_sha256, record.provenance.data)
+    return record if made_from == (cell.parameters_sha256, source_sha256, dict(data)) else None
+
+
+def measure(run: Run, settings: Parameters, cell: Cell, entry: Experiment, folder: Path) -> Record:
+    """Run one cell and write its record.
+
+    Args:
+        run: the experiment's function.
+        settings: the cell's axes and parameters, typed.
+        cell: which cell.
+        entry: the experiment's entry in the configuration.
+        folder: where the record goes.
+
+    Raises:
+        MissingHardwareError: the cell needs a GPU and there is none.
+        DataError: the record cannot be written, or data are missing.
+    """
+    import torch
+
+    from common.data.needs import digests_of_needs
+
+    kind = entry.device.at(cell.scale)
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise MissingHardwareError(
+            f"{cell.paper}/{cell.experiment} at scale {cell.scale} needs a CUDA device and this machine shows none. "
+            "Run it where a GPU is, or add `--config scale=smoke` (`--scale smoke` without Snakemake) for the CPU version."
+        )
+    module = f"papers.{cell.paper}.{cell.experiment}"
+    data = digests_of_needs(entry.data.at(cell.scale))
+    if kind == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    started_at, start = datetime.now(UTC), time.perf_counter()
+    measurement = run(settings, Context(device=kind, label=f"{cell.experiment} {cell.name}"))
+    seconds = time.perf_counter() - start
+    if not measurement.rows:
+        raise DataError(f"{module} returned no rows for the cell {cell.name}: there is nothing to record.")
+    commit, dirty = provenance.commit()
+    record = Record(
+        paper=cell.paper,
+        experiment=cell.experiment,
+        cell=cell.name,
+        scale=cell.scale,
+        axes=cell.axes,
+        parameters=cell.parameters,
+        rows=tuple(measurement.rows),
+        arrays={name: array_description(array) for name, array in measurement.arrays.items()},
+        results_sha256=results_digest(measurement.rows, measurement.arrays),
+        provenance=Provenance(
+            command=f"python -m {module} --scale {cell.scale}",
+            commit=commit,
+            dirty=dirty,
+            parameters_sha256=cell.parameters_sha256,
+            source_sha256=provenance.source_digest(module),
+            data=data,
+            versions=provenance.versions(),
+            device=provenance.device(kind),
+            started_at=started_at.isoformat(timespec="seconds"),
+            wall_seconds=round(seconds, 3),
+            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            peak_device_memory_bytes=torch.cuda.max_memory_allocated() if kind == "cuda" else None,
+        ),
+    )
+    write_record(folder, record, measurement.arrays)
+    return read_record(folder / "record.json")
+
+
+def run_batch(
+    run: Run, settings_type: type[Parameters], cells: list[Cell], entry: Experiment, out: Path, *, again: bool
+) -> list[Record]:
+    """Run the cells of a batch one after the other; a cell whose record is current is kept.
+
+    Args:
+        run: the experiment's function.
+        settings_type: the typed model of axes and parameters.
+        cells: the cells of the batch.
+        entry: the experiment's entry in the configuration.
+        out: folder of records; a cell's record goes to `<out>/<experiment>/<cell>/`.
+        again: measure again even where a current record exists.
+    """
+    from common import tracking
+    from common.data.needs import digests_of_needs
+
+    experiment = cells[0].experiment
+    source = provenance.source_digest(f"papers.{cells[0].paper}.{experiment}")
+    data = digests_of_needs(entry.data.at(cells[0].scale))
+    progress = Progress(f"{cells[0].paper}/{experiment}", len(cells), interval=0)
+    records = []
+    for cell in cells:
+        folder = out / experiment / cell.name
+        record = None if again else _current_record(folder, cell, source, data)
+        kept = record is not None
+        if record is None:
+            settings = settings_type.model_validate({**cell.axes, **cell.parameters})
+            record = measure(run, settings, cell, entry, folder)
+        records.append(record)
+        tracking.mirror(record, folder)
+        progress.step(f"{cell.name} ({'kept: nothing it depends on changed' if kept else 'measured'})")
+    return records
+
+
+def write_index(path: Path, records: list[Record]) -> None:
+    """Write which records a batch consists of: the file that Snakemake waits for."""
+    content = [{"cell": record.cell, "results_sha256": record.results_sha256} for record in records]
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def stop_with_message(error: ReattendError) -> None:
+    """Print what is wrong and how to mend it, and exit with status 2."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(2)
+
+
+def main(run: Run, settings_type: type[Parameters]) -> None:
+    """Command line of an experiment module. Exits with 2 and one clear message when the user has something to mend."""
+    spec = sys.modules["__main__"].__spec__
+    assert spec is not None, "experiments run as modules: python -m papers.<paper>.<experiment>"
+    _, paper, experiment = spec.name.split(".")
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {spec.name}", description=(sys.modules["__main__"].__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--config", type=Path, default=Path("papers") / paper / "config.yaml", help="default: %(default)s")
+    parser.add_argument("--scale", choices=["auto", "smoke", "standard", "paper"], default="auto", help="default: %(default)s")
+    parser.add_argument("--batch", help="run only this job of the experiment (see one_job_per); default: all")
+    parser.add_argument("--out", type=Path, help="folder of records; default: results/<paper>/<scale>/records")
+    parser.add_argument("--again", action="store_true", help="measure again even where a current record exists")
+    arguments = parser.parse_args()
+    try:
+        scale: Scale = choose_scale(arguments.scale).scale
+        config = read_paper_config(arguments.config)
+        check_parameters(config, arguments.config)
+        batches = batches_of(config, experiment, scale)
+        if arguments.batch is not None and arguments.batch not in batches:
+            raise ConfigError(f"--batch {arguments.batch}: {experiment} has the batches {', '.join(batches)} at scale {scale}.")
+        out = arguments.out or Path("results") / paper / scale / "records"
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS gives the same numbers twice
+        for name, cells in batches.items():
+            if arguments.batch in (None, name):
+                records = run_batch(run, settings_type, cells, config.experiments[experiment], out, again=arguments.again)
+                write_index(out / experiment / f"{name}.index.json", records)
+    except ReattendError as error:
+        stop_with_message(error)

@@ -1,0 +1,61 @@
+"""One style for all figures, and writing them as SVG and PNG."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from common.files import whole_or_absent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMN_WIDTH = 3.5  # inches: one column of a two-column paper
+PAGE_WIDTH = 7.0
+# Okabe and Ito's palette: told apart by readers with colour vision deficiencies.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+STYLE = {
+    "figure.dpi": 100,
+    "savefig.dpi": 300,
+    "figure.constrained_layout.use": True,
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.5,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "reattend",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the suite's style, without a display."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    from cycler import cycler
+
+    with plt.rc_context(cast(Any, {**STYLE, "axes.prop_cycle": cycler(color=COLOURS)})):
+        yield
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write `<path>.svg` and `<path>.png`; the same figure gives the same bytes. Raises DataError when it cannot be written."""
+    import matplotlib.pyplot as plt
+
+    for suffix in (".svg", ".png"):
+        with whole_or_absent(path.with_suffix(suffix)) as temporary:
+            figure.savefig(temporary, metadata={"Date": None} if suffix == ".svg" else {"Software": None})
+    plt.close(figure)

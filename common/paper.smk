@@ -1,0 +1,201 @@
+# The rules that every paper has; a paper's Snakefile includes this file and adds what is its own.
+# data and weights -> cells -> verdicts -> tables and figures -> report -> all
+from snakemake.exceptions import WorkflowError
+
+from common.errors import ReattendError
+from common.workflow import PaperPlan
+
+try:
+    plan = PaperPlan(config["paper"], config["scale"])
+except ReattendError as error:
+    raise WorkflowError(str(error))
+
+indexes = [
+    f"<results>/records/{experiment}/{batch}.index.json"
+    for experiment, batch in plan.batches()
+]
+figures = [
+    f"<results>/figures/{name}.{suffix}"
+    for name in plan.config.figures
+    for suffix in ("svg", "png")
+]
+tables = [
+    f"<results>/tables/{name}.{suffix}"
+    for name in ("claims", "evidence", "reported", "reported_timing")
+    for suffix in ("md", "csv", "tex")
+]
+descriptions = [f"{plan.folder}/{name}" for name in ("claims.yaml", "reported.csv")]
+
+
+rule inputs:
+    output:
+        "<results>/inputs.json",
+    log:
+        "<results>/logs/inputs.log",
+    benchmark:
+        "<results>/benchmarks/inputs.tsv"
+    retries: 1
+    conda:
+        "../envs/reattend.yaml"
+    params:
+        paper=plan.paper,
+        scale=plan.scale,
+        data=plan.data(),
+        sources=plan.sources("common.inputs"),
+    message:
+        "Fetching and verifying data and weights"
+    shell:
+        "python -m common.inputs {params.paper} --scale {params.scale} --out {output} 2>&1 | tee {log}"
+
+
+rule cells:
+    input:
+        "<results>/inputs.json",
+    output:
+        "<results>/records/{experiment}/{batch}.index.json",
+    log:
+        "<results>/logs/{experiment}/{batch}.log",
+    benchmark:
+        "<results>/benchmarks/{experiment}/{batch}.tsv"
+    conda:
+        "../envs/reattend.yaml"
+    threads: 2
+    resources:
+        gpu=lambda wildcards: plan.gpus(wildcards.experiment),
+        mem_mb=lambda wildcards: plan.memory_megabytes(wildcards.experiment),
+        runtime=lambda wildcards: plan.minutes(wildcards.experiment),
+    params:
+        paper=plan.paper,
+        scale=plan.scale,
+        folder=plan.folder,
+        settings=lambda wildcards: plan.settings(wildcards.experiment, wildcards.batch),
+        sources=lambda wildcards: plan.sources(wildcards.experiment),
+    message:
+        "Measuring {wildcards.experiment} ({wildcards.batch})"
+    shell:
+        "python -m papers.{params.paper}.{wildcards.experiment} --config {params.folder}/config.yaml --scale {params.scale}"
+        " --batch '{wildcards.batch}' --out $(dirname $(dirname {output})) 2>&1 | tee {log}"
+
+
+rule verdicts:
+    input:
+        indexes,
+        descriptions,
+    output:
+        "<results>/verdicts.json",
+    log:
+        "<results>/logs/verdicts.log",
+    benchmark:
+        "<results>/benchmarks/verdicts.tsv"
+    conda:
+        "../envs/reattend.yaml"
+    params:
+        paper=plan.paper,
+        scale=plan.scale,
+        sources=plan.sources("common.claims"),
+    message:
+        "Judging the claims"
+    shell:
+        "python -m common.present verdicts {params.paper} --scale {params.scale} --records $(dirname {output})/records --out {output} 2>&1 | tee {log}"
+
+
+rule tables:
+    input:
+        indexes,
+        descriptions,
+        "<results>/verdicts.json",
+    output:
+        tables,
+    log:
+        "<results>/logs/tables.log",
+    benchmark:
+        "<results>/benchmarks/tables.tsv"
+    conda:
+        "../envs/reattend.yaml"
+    params:
+        paper=plan.paper,
+        scale=plan.scale,
+        sources=plan.sources("common.tables"),
+    message:
+        "Writing the tables"
+    shell:
+        "folder=$(dirname $(dirname {output[0]})); python -m common.present tables {params.paper} --scale {params.scale}"
+        " --records $folder/records --out $folder/tables 2>&1 | tee {log}"
+
+
+rule figure:
+    input:
+        lambda wildcards: [
+            f"<results>/records/{experiment}/{batch}.index.json"
+            for experiment, batch in plan.batches()
+            if experiment in plan.config.figures[wildcards.figure].experiments
+        ],
+    output:
+        "<results>/figures/{figure}.svg",
+        "<results>/figures/{figure}.png",
+    log:
+        "<results>/logs/figures/{figure}.log",
+    benchmark:
+        "<results>/benchmarks/figures/{figure}.tsv"
+    conda:
+        "../envs/reattend.yaml"
+    params:
+        paper=plan.paper,
+        scale=plan.scale,
+        sources=plan.sources("figures"),
+    message:
+        "Drawing {wildcards.figure}"
+    shell:
+        "folder=$(dirname $(dirname {output[0]})); python -m common.present figure {params.paper} --scale {params.scale}"
+        " --records $folder/records --name {wildcards.figure} --out $folder/figures/{wildcards.figure} 2>&1 | tee {log}"
+
+
+rule report:
+    input:
+        tables,
+        figures,
+        f"{plan.folder}/references.bib",
+        "report/templates/paper.html.j2",
+    output:
+        "<results>/report.html",
+    log:
+        "<results>/logs/report.log",
+    benchmark:
+        "<results>/benchmarks/report.tsv"
+    conda:
+        "../envs/reattend.yaml"
+    params:
+        paper=plan.paper,
+        scale=plan.scale,
+        sources=plan.sources("common.present"),
+    message:
+        "Writing the report"
+    shell:
+        "python -m common.present report {params.paper} --scale {params.scale} --records $(dirname {output})/records --out {output} 2>&1 | tee {log}"
+
+
+rule mlflow:
+    input:
+        "<results>/report.html",
+        "<results>/verdicts.json",
+    output:
+        "<results>/mlflow_run.txt",
+    log:
+        "<results>/logs/mlflow.log",
+    benchmark:
+        "<results>/benchmarks/mlflow.tsv"
+    conda:
+        "../envs/reattend.yaml"
+    params:
+        paper=plan.paper,
+        scale=plan.scale,
+    message:
+        "Logging tables and figures to MLflow"
+    shell:
+        "python -m common.present mlflow {params.paper} --scale {params.scale} --records $(dirname {output})/records --out {output} 2>&1 | tee {log}"
+
+
+rule all:
+    input:
+        "<results>/report.html",
+        "<results>/mlflow_run.txt",

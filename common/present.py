@@ -1,0 +1,144 @@
+"""From records to verdicts, tables, figures and a report page.
+
+`python -m common.present <what> <paper> --scale … --records … --out …`
+
+Reads records alone: no GPU, no MLflow, no data.
+"""
+
+import argparse
+import importlib
+from pathlib import Path
+
+import jinja2
+
+from common import tracking
+from common.claims import judge_all, read_verdicts, write_verdicts
+from common.configuration import PaperConfig, cells_of, read_paper_config
+from common.errors import DataError, ReattendError
+from common.experiment import stop_with_message
+from common.figures import save_figure, style
+from common.files import write_text
+from common.provenance import REPOSITORY
+from common.records import RecordSet, Scale
+from common.reported import read_reported
+from common.tables import Table, claims_table, evidence_table, reported_table
+
+
+def paper_records(config: PaperConfig, scale: Scale, root: Path) -> RecordSet:
+    """The records of the cells that the configuration names; others in the folder (of earlier settings) are left out.
+
+    Args:
+        config: the paper's configuration.
+        scale: which scale.
+        root: folder with `<experiment>/<cell>/record.json`.
+
+    Raises:
+        DataError: a record is damaged, or was made with other parameters than the configuration has.
+    """
+    records = RecordSet(root)
+    cells = {f"{c.paper}/{c.experiment}/{c.name}": c for name in config.experiments for c in cells_of(config, name, scale)}
+    kept = []
+    for record in records.records:
+        cell = cells.get(record.identity)
+        if cell is None:
+            continue
+        if cell.parameters_sha256 != record.provenance.parameters_sha256:
+            raise DataError(
+                f"{root}/{record.experiment}/{record.cell} was measured with other parameters than "
+                f"papers/{config.paper}/config.yaml has now. Run the experiment again."
+            )
+        kept.append(record)
+    records.records = kept
+    return records
+
+
+def paper_tables(folder: Path, config: PaperConfig, scale: Scale, records: RecordSet) -> list[Table]:
+    """All tables of a paper: claims, evidence, and the reported numbers beside ours (timings apart)."""
+    reported = read_reported(folder / "reported.csv")
+    verdicts = judge_all(folder, records, scale)
+    return [
+        claims_table(config.paper, verdicts, reported, records.records),
+        evidence_table(config.paper, verdicts, records.records),
+        reported_table(config.paper, reported, records, timing=False),
+        reported_table(config.paper, reported, records, timing=True),
+    ]
+
+
+def draw(config: PaperConfig, name: str, records: RecordSet, path: Path) -> None:
+    """Draw one figure of a paper with the function `name` of its `figures.py`.
+
+    Raises:
+        DataError: there is no such function.
+    """
+    module = importlib.import_module(f"papers.{config.paper}.figures")
+    function = getattr(module, name, None)
+    if function is None:
+        raise DataError(f"papers/{config.paper}/figures.py has no function {name}, which config.yaml lists under figures.")
+    with style():
+        save_figure(function(records), path)
+
+
+def _svg_element(path: Path) -> str:
+    """The `<svg>` element of a file, without the XML declaration that has no place inside HTML."""
+    text = path.read_text(encoding="utf-8")
+    return text[text.index("<svg") :]
+
+
+def report_page(folder: Path, config: PaperConfig, scale: Scale, records: RecordSet, out: Path) -> None:
+    """Write the paper's page: verdicts, tables and figures, self-contained (figures are embedded)."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(REPOSITORY / "report" / "templates"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    figures = [
+        {"name": name, "caption": entry.caption, "svg": _svg_element(out.parent / "figures" / f"{name}.svg")}
+        for name, entry in config.figures.items()
+    ]
+    page = environment.get_template("paper.html.j2").render(
+        config=config,
+        scale=scale,
+        verdicts=judge_all(folder, records, scale),
+        tables=paper_tables(folder, config, scale, records),
+        figures=figures,
+        bibtex=(folder / "references.bib").read_text(encoding="utf-8"),
+        records=records.records,
+    )
+    write_text(out, page)
+
+
+def main() -> None:
+    """Command line: see the module's text."""
+    parser = argparse.ArgumentParser(
+        prog="python -m common.present", description="Verdicts, tables, figures and report from records."
+    )
+    parser.add_argument("what", choices=["verdicts", "tables", "figure", "report", "mlflow"])
+    parser.add_argument("paper")
+    parser.add_argument("--scale", required=True, choices=["smoke", "standard", "paper"])
+    parser.add_argument("--records", type=Path, required=True, help="folder of records")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="file (verdicts, figure without suffix, report, mlflow) or folder (tables)"
+    )
+    parser.add_argument("--name", help="with `figure`: which one")
+    arguments = parser.parse_args()
+    folder = REPOSITORY / "papers" / arguments.paper
+    try:
+        config = read_paper_config(folder / "config.yaml")
+        records = paper_records(config, arguments.scale, arguments.records)
+        if arguments.what == "verdicts":
+            write_verdicts(arguments.out, judge_all(folder, records, arguments.scale))
+        elif arguments.what == "tables":
+            for table in paper_tables(folder, config, arguments.scale, records):
+                table.write(arguments.out)
+        elif arguments.what == "figure":
+            draw(config, arguments.name, records, arguments.out)
+        elif arguments.what == "report":
+            report_page(folder, config, arguments.scale, records, arguments.out)
+        else:
+            verdicts = {v.claim: v.outcome for v in read_verdicts(arguments.out.parent / "verdicts.json")}
+            run_id = tracking.mirror_summary(arguments.paper, arguments.scale, arguments.out.parent, verdicts)
+            write_text(arguments.out, (run_id or "not tracked") + "\n")
+    except ReattendError as error:
+        stop_with_message(error)
+
+
+if __name__ == "__main__":
+    main()

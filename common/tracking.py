@@ -1,0 +1,175 @@
+"""Mirrors records to MLflow: one experiment a paper, one run a cell. Never the source of a number, never able to lose one."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from common.files import write_text
+from common.provenance import REPOSITORY
+from common.records import Record
+
+METRICS_PER_CALL = 1000  # MLflow's limit for one batch
+PARAMETERS_PER_CALL = 100
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or `mlflow.db` in the repository's root."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{REPOSITORY / 'mlflow.db'}"
+
+
+def switched_off() -> bool:
+    """True when the environment variable REATTEND_TRACKING is `off`."""
+    return os.environ.get("REATTEND_TRACKING", "on") == "off"
+
+
+def _client() -> Any:
+    """An MLflow client with the database in place. A file lock keeps parallel first calls from migrating it twice."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    from filelock import FileLock
+    from mlflow import MlflowClient
+
+    uri = tracking_uri()
+    if uri.startswith("sqlite:///"):
+        database = Path(uri.removeprefix("sqlite:///"))
+        with FileLock(f"{database}.lock"):
+            client = MlflowClient(tracking_uri=uri)
+            client.search_experiments(max_results=1)  # creates and migrates a missing database
+            return client
+    return MlflowClient(tracking_uri=uri)
+
+
+def _experiment_id(client: Any, paper: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(paper)
+    if experiment is None:
+        uri = tracking_uri()
+        location = (REPOSITORY / "mlruns").as_uri() if uri.startswith("sqlite:///") else None
+        description = (
+            f"Reproduction of papers/{paper}. One run a cell; tables and figures in the runs named `tables and figures`."
+        )
+        try:
+            return client.create_experiment(
+                paper, artifact_location=location and f"{location}/{paper}", tags={"mlflow.note.content": description}
+            )
+        except MlflowException:  # another process created it meanwhile
+            experiment = client.get_experiment_by_name(paper)
+            if experiment is None:
+                raise
+    return experiment.experiment_id
+
+
+def _metric_name(row_metric: str, method: str, setting: dict) -> str:
+    """`coverage/last_block/length=2048`: letters that MLflow allows in a key."""
+    coordinates = ",".join(f"{key}={value}" for key, value in setting.items())
+    name = "/".join(part for part in (row_metric, method, coordinates) if part)
+    return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name.replace("=", "-").replace(",", " "))[:250]
+
+
+def _log(record: Record, folder: Path) -> str:
+    from mlflow.entities import Dataset as DatasetEntity
+    from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+
+    client = _client()
+    p = record.provenance
+    tags = {
+        "paper": record.paper,
+        "experiment": record.experiment,
+        "cell": record.identity,
+        "scale": record.scale,
+        "git_commit": p.commit,
+        "git_dirty": str(p.dirty).lower(),
+        "device": p.device.name,
+        "parameters_sha256": p.parameters_sha256,
+        "results_sha256": record.results_sha256,
+        **{name: version for name, version in p.versions.items() if name in ("torch", "triton", "transformers")},
+    }
+    run = client.create_run(
+        _experiment_id(client, record.paper),
+        run_name=f"{record.experiment}: {record.cell}",
+        tags={"mlflow.source.name": p.command, **tags},
+    )
+    run_id = run.info.run_id
+    parameters = [Param(key, str(value)[:6000]) for key, value in {**record.parameters, **record.axes}.items()]
+    for start in range(0, len(parameters), PARAMETERS_PER_CALL):
+        client.log_batch(run_id, params=parameters[start : start + PARAMETERS_PER_CALL])
+    timestamp = run.info.start_time
+    metrics = [Metric(_metric_name(row.metric, row.method, row.setting), row.value, timestamp, 0) for row in record.rows]
+    metrics.append(Metric("wall_seconds", p.wall_seconds, timestamp, 0))
+    for start in range(0, len(metrics), METRICS_PER_CALL):
+        client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])
+    datasets = [
+        DatasetInput(
+            DatasetEntity(
+                name=name, digest=sha256[:32], source_type="registry", source=json.dumps({"file": name, "sha256": sha256})
+            ),
+            [InputTag("mlflow.data.context", "eval")],
+        )
+        for name, sha256 in p.data.items()
+    ]
+    if datasets:
+        client.log_inputs(run_id, datasets)
+    client.log_artifact(run_id, str(folder / "record.json"))
+    client.set_tag(run_id, "git_dirty", tags["git_dirty"])
+    client.log_batch(run_id, tags=[RunTag("record", record.identity)])
+    client.set_terminated(run_id)
+    return run_id
+
+
+def mirror(record: Record, folder: Path) -> None:
+    """Mirror a record as an MLflow run, once; `tracking.json` beside the record remembers the run.
+
+    A failure is printed and nothing else: the record is already whole.
+    """
+    marker = folder / "tracking.json"
+    if switched_off():
+        return
+    if marker.exists():
+        known = json.loads(marker.read_text(encoding="utf-8"))
+        if known["results_sha256"] == record.results_sha256 and known["started_at"] == record.provenance.started_at:
+            return
+    try:
+        run_id = _log(record, folder)
+    except Exception as error:  # whatever the server or its database raises must not cost a measurement
+        print(
+            f"warning: MLflow at {tracking_uri()} did not take {record.identity}: {error}. The record is whole.",
+            file=sys.stderr,
+        )
+        return
+    content = {"run_id": run_id, "results_sha256": record.results_sha256, "started_at": record.provenance.started_at}
+    write_text(marker, json.dumps(content) + "\n")
+
+
+def mirror_summary(paper: str, scale: str, folder: Path, verdicts: dict[str, str]) -> str | None:
+    """Log a paper's tables, figures and verdicts as one run named `tables and figures`.
+
+    Args:
+        paper: the paper's name.
+        scale: the scale that was run.
+        folder: results folder with `tables/` and `figures/`.
+        verdicts: claim -> verdict, logged as tags.
+
+    Returns:
+        The run's id, or None when tracking is switched off or failed.
+    """
+    if switched_off():
+        return None
+    try:
+        client = _client()
+        tags = {"paper": paper, "scale": scale, **{f"verdict.{claim}": verdict[:250] for claim, verdict in verdicts.items()}}
+        run = client.create_run(_experiment_id(client, paper), run_name=f"tables and figures ({scale})", tags=tags)
+        for part in ("tables", "figures"):
+            if (folder / part).is_dir():
+                client.log_artifacts(run.info.run_id, str(folder / part), artifact_path=part)
+        claims = folder / "tables" / "claims.csv"
+        if claims.exists():
+            import pandas as pd
+
+            client.log_table(run.info.run_id, pd.read_csv(claims, dtype=str, keep_default_na=False), "paper_vs_ours.json")
+        client.set_terminated(run.info.run_id)
+        return run.info.run_id
+    except Exception as error:  # as above: tracking may fail, results may not
+        print(f"warning: MLflow at {tracking_uri()} did not take the tables of {paper}: {error}.", file=sys.stderr)
+        return None

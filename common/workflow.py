@@ -1,0 +1,100 @@
+"""What the Snakefiles ask: which papers there are, which jobs a paper has at a scale, what each job needs."""
+
+import difflib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.configuration import PaperConfig, SuiteConfig, batches_of, read_paper_config, validate
+from common.provenance import REPOSITORY, source_digest
+from common.records import Scale
+from common.scale import Choice, choose_scale
+
+
+def papers() -> list[str]:
+    """Names of all folders below `papers/` with a Snakefile, the template (`_template`) among them."""
+    return sorted(path.parent.name for path in (REPOSITORY / "papers").glob("*/Snakefile"))
+
+
+def suite_settings(config: Mapping[str, Any]) -> tuple[SuiteConfig, Choice]:
+    """Validate the suite's configuration and choose the scale. Raises ConfigError with every problem."""
+    settings = validate(SuiteConfig, config, "config/config.yaml and --config")
+    return settings, choose_scale(settings.scale)
+
+
+def misspelt_target(arguments: list[str]) -> str | None:
+    """A hint when an argument looks like a paper's target but no such paper exists; None otherwise."""
+    known = papers()
+    for argument in arguments:
+        parts = argument.split("/")
+        if len(parts) == 3 and parts[0] == "papers" and parts[1] not in known and not Path(argument).exists():
+            near = difflib.get_close_matches(parts[1], known, n=3, cutoff=0.4)
+            meant = " or ".join(f"papers/{name}/{parts[2]}" for name in near) or "one of " + ", ".join(known)
+            return f"There is no paper {parts[1]!r}. Did you mean {meant}?"
+    return None
+
+
+class PaperPlan:
+    """The jobs of one paper at one scale."""
+
+    def __init__(self, paper: str, scale: Scale):
+        self.paper = paper
+        self.scale: Scale = scale
+        self.folder = Path("papers") / paper
+        self.config: PaperConfig = read_paper_config(REPOSITORY / self.folder / "config.yaml")
+
+    def batches(self) -> list[tuple[str, str]]:
+        """(experiment, batch) of every measuring job."""
+        return [(name, batch) for name in self.config.experiments for batch in batches_of(self.config, name, self.scale)]
+
+    def settings(self, experiment: str, batch: str) -> list[dict]:
+        """Axes and parameters of a job's cells: a change of any of them runs the job again."""
+        cells = batches_of(self.config, experiment, self.scale)[batch]
+        return [{**cell.axes, **cell.parameters} for cell in cells]
+
+    def data(self) -> dict[str, list[str]]:
+        """Registry names of the data and weights that each experiment needs."""
+        return {name: entry.data.at(self.scale) for name, entry in self.config.experiments.items()}
+
+    def gpus(self, experiment: str) -> int:
+        """1 for an experiment on a GPU at this scale, else 0."""
+        return int(self.config.experiments[experiment].device.at(self.scale) == "cuda")
+
+    def minutes(self, experiment: str) -> int:
+        """Expected wall time at most, in minutes."""
+        return self.config.experiments[experiment].minutes
+
+    def memory_megabytes(self, experiment: str) -> int:
+        """Main memory to ask a scheduler for."""
+        return self.config.experiments[experiment].memory_gigabytes * 1024
+
+    def sources(self, module: str) -> str:
+        """Digest of the code a rule runs: a change runs the rule again. `module` is relative to the paper or dotted."""
+        return source_digest(module if "." in module else f"papers.{self.paper}.{module}")
+
+
+def closing_words(results: str, scale: str, targets: list[str]) -> str:
+    """Where to look after a successful run."""
+    finished = [name for name in papers() if f"papers/{name}/all" in targets or "all" in targets]
+    lines = []
+    for name in finished:
+        folder = Path(results) / name / scale
+        if (folder / "report.html").exists():
+            lines += [
+                f"{name} at scale {scale}:",
+                f"  table    {folder}/tables/claims.md   (also .csv, .tex; beside it the evidence and the reported numbers)",
+                f"  figures  {folder}/figures/           (.svg and .png)",
+                f"  report   {folder}/report.html",
+                f"  records  {folder}/records/",
+            ]
+    if lines:
+        lines.append(
+            "MLflow: `mlflow ui --backend-store-uri sqlite:///mlflow.db`, open http://127.0.0.1:5000, choose Model training"
+        )
+    return "\n".join(lines)
+
+
+def main_process() -> bool:
+    """False inside the processes that Snakemake starts for its own jobs."""
+    return "--mode" not in sys.argv

@@ -1,0 +1,1 @@
+"""One package per reproduced paper. Papers import from `common`, never from each other."""
