@@ -68,8 +68,6 @@ for name in papers():
 
 
 onsuccess:
-    if main_process():
-        print(
-            closing_words(settings.results, choice.scale, sys.argv[1:]),
-            file=sys.stderr,
-        )
+    words = closing_words(settings.results, choice.scale, sys.argv[1:])
+    if words and main_process():
+        print(words, file=sys.stderr)

@@ -79,6 +79,11 @@ class ByScale(BaseModel):
         return getattr(self, scale)
 
 
+def cell_name(axes: Mapping[str, Setting]) -> str:
+    """`text=wikitext-2,length=2048`: readable, and safe as the name of a folder; `all` without axes."""
+    return re.sub(r"[^A-Za-z0-9=,._+-]+", "-", ",".join(f"{axis}={value}" for axis, value in axes.items())) or "all"
+
+
 class Experiment(BaseModel):
     """One experiment of a paper: its question, its cells, its parameters, and what it needs."""
 
@@ -102,8 +107,11 @@ class Experiment(BaseModel):
             if self.device.at(scale) not in ("cpu", "cuda"):
                 raise ValueError(f"device.{scale} is {self.device.at(scale)!r}; it must be 'cpu' or 'cuda'")
             for axis, value in self.cells.items():
-                if not isinstance(value.at(scale), list) or not value.at(scale):
-                    raise ValueError(f"cells.{axis} at scale {scale} must be a list with at least one setting")
+                given = value.at(scale)
+                if not isinstance(given, list) or not given or not all(isinstance(item, str | int | float) for item in given):
+                    raise ValueError(f"cells.{axis} at scale {scale} must be a list of words or numbers, at least one")
+                if len({cell_name({axis: item}) for item in given}) < len(given):
+                    raise ValueError(f"cells.{axis} at scale {scale} = {given}: two settings give cells of the same name")
         unknown = set(self.one_job_per) - set(self.cells)
         if unknown:
             raise ValueError(f"one_job_per names {sorted(unknown)}, which are no axes of `cells` ({', '.join(self.cells)})")
@@ -243,14 +251,13 @@ class Cell(BaseModel):
 
     @property
     def name(self) -> str:
-        """`text=wikitext-2,length=2048`: readable, and safe as the name of a folder."""
-        parts = (f"{axis}={value}" for axis, value in self.axes.items())
-        return re.sub(r"[^A-Za-z0-9=,._+-]+", "-", ",".join(parts)) or "all"
+        """The cell's settings as the name of its folder: see `cell_name`."""
+        return cell_name(self.axes)
 
     @property
     def parameters_sha256(self) -> str:
         """Digest of axes and parameters: what a record must agree with to count as made by this cell."""
-        content = json.dumps({"axes": self.axes, "parameters": self.parameters}, sort_keys=True)
+        content = json.dumps({"axes": self.axes, "parameters": self.parameters}, sort_keys=True, default=str)
         return hashlib.sha256(content.encode()).hexdigest()
 
 
@@ -275,8 +282,8 @@ def batches_of(config: PaperConfig, experiment: str, scale: Scale) -> dict[str, 
     """The cells grouped into jobs by `one_job_per`; the key is the job's name, `all` when there is one job."""
     grouped: dict[str, list[Cell]] = {}
     for cell in cells_of(config, experiment, scale):
-        key = ",".join(f"{axis}={cell.axes[axis]}" for axis in config.experiments[experiment].one_job_per)
-        grouped.setdefault(re.sub(r"[^A-Za-z0-9=,._+-]+", "-", key) or "all", []).append(cell)
+        spread = config.experiments[experiment].one_job_per
+        grouped.setdefault(cell_name({axis: cell.axes[axis] for axis in spread}), []).append(cell)
     return grouped
 
 
