@@ -1,0 +1,140 @@
+"""Key importance and gathering, Triton kernels."""
+
+# Triton turns Python numbers into constexpr at the launch, and adds the launch's own options.
+# pyright: reportArgumentType=false, reportCallIssue=false
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Keys per program of the first pass: enough programs to fill a GPU at 8k keys, few partial results at 128k.
+CHUNK = 1024
+
+
+@triton.jit
+def _logits(q, k_ptr, n, mask, stride_n, scale_log2, D: tl.constexpr, PRECISION: tl.constexpr):
+    """Logits q k^T * scale * log2(e) of the keys `n`, -inf where `mask` is off: float32 [BLOCK_M, BLOCK_N]."""
+    d = tl.arange(0, D)
+    k = tl.load(k_ptr + n[:, None].to(tl.int64) * stride_n + d[None, :], mask=mask[:, None], other=0.0)
+    return tl.where(mask[None, :], tl.dot(q, k.T, input_precision=PRECISION) * scale_log2, float("-inf"))
+
+
+@triton.jit
+def _partial_normalizer_kernel(
+    q_ptr, k_ptr, maxima, sums,  # [B, H, M, D], [B, Hk, Nk, D], float32 [B, H, chunks, M] twice
+    stride_qb, stride_qh, stride_qm, stride_kb, stride_kh, stride_kn,
+    H, GROUP, M, Nk, scale_log2,
+    D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Row maxima of the logits and sums of 2^(logit - maximum), chunk by chunk of the keys."""
+    h, chunk = tl.program_id(0) % H, tl.program_id(1)
+    b = (tl.program_id(0) // H).to(tl.int64)
+    m = tl.program_id(2) * BLOCK_M + tl.arange(0, BLOCK_M)
+    q_offsets = m[:, None].to(tl.int64) * stride_qm + tl.arange(0, D)[None, :]
+    q = tl.load(q_ptr + b * stride_qb + h * stride_qh + q_offsets, mask=m[:, None] < M, other=0.0)
+    k_head = k_ptr + b * stride_kb + (h // GROUP) * stride_kh
+
+    maximum = tl.full([BLOCK_M], -3.0e38, tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    for start in tl.range(0, CHUNK, BLOCK_N):
+        n = chunk * CHUNK + start + tl.arange(0, BLOCK_N)
+        s = _logits(q, k_head, n, n < Nk, stride_kn, scale_log2, D, PRECISION)
+        new_maximum = tl.maximum(maximum, tl.max(s, 1))
+        total = total * tl.exp2(maximum - new_maximum) + tl.sum(tl.exp2(s - new_maximum[:, None]), 1)
+        maximum = new_maximum
+    out = ((b * H + h) * tl.num_programs(1) + chunk) * M + m
+    tl.store(maxima + out, maximum, mask=m < M)
+    tl.store(sums + out, total, mask=m < M)
+
+
+@triton.jit
+def _column_mean_kernel(
+    q_ptr, k_ptr, normalizer, importance,  # [B, H, M, D], [B, Hk, Nk, D], float32 [B, H, M], float32 [B, H, Nk]
+    stride_qb, stride_qh, stride_qm, stride_kb, stride_kh, stride_kn,
+    H, GROUP, M, Nk, scale_log2,
+    D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """importance_n = mean over m of 2^(logit_mn - normalizer_m)."""
+    h = tl.program_id(0) % H
+    b = (tl.program_id(0) // H).to(tl.int64)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    q_head = q_ptr + b * stride_qb + h * stride_qh
+    k_head = k_ptr + b * stride_kb + (h // GROUP) * stride_kh
+    total = tl.zeros([BLOCK_N], tl.float32)
+    for start in tl.range(0, M, BLOCK_M):
+        m = start + tl.arange(0, BLOCK_M)
+        q_offsets = m[:, None].to(tl.int64) * stride_qm + tl.arange(0, D)[None, :]
+        q = tl.load(q_head + q_offsets, mask=m[:, None] < M, other=0.0)
+        s = _logits(q, k_head, n, n < Nk, stride_kn, scale_log2, D, PRECISION)
+        row = tl.load(normalizer + (b * H + h) * M + m, mask=m < M, other=float("inf"))  # no row: 2^-inf = 0
+        total += tl.sum(tl.exp2(s - row[:, None]), 0)
+    tl.store(importance + (b * H + h) * Nk + n, total / M, mask=n < Nk)
+
+
+def key_importance_triton(q_last: Tensor, k: Tensor, scale: float) -> Tensor:
+    """As `key_importance`, without its checks."""
+    B, H, M, D = q_last.shape
+    Hk, Nk = k.shape[1:3]
+    q_last, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (q_last, k))
+    exact = q_last.dtype == torch.float32  # exact float32 products run in registers: small tiles
+    block_m = 16 if exact else min(128, max(16, triton.next_power_of_2(M)))
+    block_n = 32 if exact else 128
+    chunks = triton.cdiv(Nk, CHUNK)
+    common = (
+        *q_last.stride()[:3], *k.stride()[:3], H, H // Hk, M, Nk, scale * math.log2(math.e),
+    )  # fmt: skip
+    options = {
+        "D": D, "BLOCK_M": block_m, "BLOCK_N": block_n, "PRECISION": "ieee" if exact else None,
+        "num_warps": 4 if exact else 8, "num_stages": 2,
+    }  # fmt: skip
+
+    maxima = torch.empty(B, H, chunks, M, dtype=torch.float32, device=k.device)
+    sums = torch.empty_like(maxima)
+    grid = (B * H, chunks, triton.cdiv(M, block_m))
+    _partial_normalizer_kernel[grid](q_last, k, maxima, sums, *common, CHUNK=CHUNK, **options)
+    maximum = maxima.amax(2, keepdim=True)
+    normalizer = (maximum + (sums * torch.exp2(maxima - maximum)).sum(2, keepdim=True).log2()).squeeze(2)  # [B, H, M]
+
+    importance = torch.empty(B, H, Nk, dtype=torch.float32, device=k.device)
+    _column_mean_kernel[(B * H, triton.cdiv(Nk, block_n))](q_last, k, normalizer, importance, *common, **options)
+    return importance
+
+
+@triton.jit
+def _gather_kernel(
+    k_ptr, v_ptr, order, k_out, v_out,  # [B, Hk, N, D] twice, int32 [B, Ho, N], [B, Ho, N, D] twice
+    stride_kb, stride_kh, stride_kn, stride_vb, stride_vh, stride_vn,
+    Ho, GROUP, N, D,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The heads that read one key head are neighbours, so that they find its rows in the L2 cache."""
+    h = tl.program_id(0) % Ho
+    b = (tl.program_id(0) // Ho).to(tl.int64)
+    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    d = tl.arange(0, BLOCK_D)[None, :]
+    out_row = (b * Ho + h) * N + n
+    source = tl.load(order + out_row, mask=n < N, other=0)[:, None].to(tl.int64)
+    mask = (n[:, None] < N) & (d < D)
+    k = tl.load(k_ptr + b * stride_kb + (h // GROUP) * stride_kh + source * stride_kn + d, mask=mask)
+    v = tl.load(v_ptr + b * stride_vb + (h // GROUP) * stride_vh + source * stride_vn + d, mask=mask)
+    tl.store(k_out + out_row[:, None] * D + d, k, mask=mask)
+    tl.store(v_out + out_row[:, None] * D + d, v, mask=mask)
+
+
+def gather_keys_values_triton(k: Tensor, v: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    """As `gather_keys_values`, without its checks."""
+    B, Hk, N, D = k.shape
+    Ho = order.shape[1]
+    k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (k, v))
+    k_out = torch.empty(B, Ho, N, D, dtype=k.dtype, device=k.device)
+    v_out = torch.empty_like(k_out)
+    block_n = 32
+    _gather_kernel[(B * Ho, triton.cdiv(N, block_n))](
+        k, v, order.contiguous(), k_out, v_out,
+        *k.stride()[:3], *v.stride()[:3], Ho, Ho // Hk, N, D,
+        BLOCK_N=block_n, BLOCK_D=triton.next_power_of_2(D), num_warps=4,
+    )  # fmt: skip
+    return k_out, v_out
