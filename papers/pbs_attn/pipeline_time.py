@@ -1,0 +1,155 @@
+"""Claims on speed: permutation, selection and attention, timed by stage beside dense attention in the same run (Table 7)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from common.configuration import Parameters
+from common.experiment import Context, Measurement, main
+from common.kernels.block_sparse_attention import BlockLists, block_sparse_attention
+from common.kernels.segment_sort import gather_keys_values
+from common.sparse_attention import MeanPooling, density, structured_inputs
+from common.timing import median_milliseconds
+from papers.pbs_attn.pbs_attn import PBSAttention, select_blocks
+
+
+class Settings(Parameters):
+    """Axes and parameters of `config.yaml`.
+
+    Attributes:
+        length: tokens.
+        seed: of the inputs.
+        heads, key_heads, head_dim: shape.
+        dtype: of queries, keys and values.
+        topic_logits: of the structured inputs: first and last key head.
+        locality_logit: of the structured inputs.
+        structure: length -> factor of both logits.
+        block_size, segment_size, tau: B, S and the selection threshold.
+        dense: dense kernels to time: flash, cudnn, flex.
+        repeat_milliseconds: time spent on repeating each measurement.
+    """
+
+    length: int
+    seed: int
+    heads: int
+    key_heads: int
+    head_dim: int
+    dtype: str
+    topic_logits: tuple[float, float]
+    locality_logit: float
+    structure: dict[int, float]
+    block_size: int
+    segment_size: int
+    tau: float
+    dense: list[str]
+    repeat_milliseconds: int
+
+
+def dense_attention(name: str, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tensor]:
+    """Causal dense attention by a named kernel, as a function without arguments to be timed.
+
+    Args:
+        name: `flash` and `cudnn` (backends of PyTorch's scaled_dot_product_attention), `flex` (compiled FlexAttention), `math`.
+        q: queries [1, H, N, d].
+        k: keys [1, H_kv, N, d].
+        v: values [1, H_kv, N, d].
+
+    Raises:
+        KeyError: the name is not known.
+    """
+    if name == "flex":
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+        N = q.shape[2]
+        causal = create_block_mask(lambda b, h, i, j: i >= j, None, None, N, N, device=q.device.type)
+        compiled = torch.compile(flex_attention, dynamic=False)
+        return lambda: compiled(q, k, v, block_mask=causal, enable_gqa=True)
+    backend = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION, "math": SDPBackend.MATH}[name]
+
+    def attend() -> Tensor:
+        with sdpa_kernel(backend):
+            return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+
+    return attend
+
+
+@torch.inference_mode()
+def run(settings: Settings, context: Context) -> Measurement:
+    """Time each stage and the whole; count the blocks selected with and without sorting."""
+    measurement = Measurement()
+    s = settings
+    structure = s.structure[s.length]
+    progress = context.progress(5 + len(s.dense))
+    q, k, v = structured_inputs(
+        s.length,
+        heads=s.heads,
+        key_heads=s.key_heads,
+        head_dim=s.head_dim,
+        topic_logits=(s.topic_logits[0] * structure, s.topic_logits[1] * structure),
+        locality_logit=s.locality_logit * structure,
+        seed=s.seed,
+        device=context.device,
+        dtype=getattr(torch, s.dtype),
+    )
+    method = PBSAttention(block_size=s.block_size, segment_size=s.segment_size, tau=s.tau)
+    sizes = {"block_size": s.block_size, "segment_size": s.segment_size}
+
+    def permute() -> tuple[Tensor, Tensor, Tensor]:
+        order = method.key_order(q, k)
+        return order, *gather_keys_values(k, v, order)
+
+    order, k_permuted, v_permuted = permute()
+
+    def select() -> BlockLists:
+        return BlockLists.from_mask(select_blocks(q, k_permuted, order, **sizes, tau=s.tau))
+
+    blocks = select()
+
+    def attend() -> Tensor:
+        return block_sparse_attention(q, k_permuted, v_permuted, blocks, **sizes, key_positions=order)
+
+    def pipeline() -> Tensor:
+        order, k_permuted, v_permuted = permute()
+        mask = select_blocks(q, k_permuted, order, **sizes, tau=s.tau)
+        return block_sparse_attention(q, k_permuted, v_permuted, BlockLists.from_mask(mask), **sizes, key_positions=order)
+
+    causal_blocks = blocks.counts.shape[2] * (blocks.counts.shape[2] + 1) // 2
+    unsorted = PBSAttention(block_size=s.block_size, segment_size=s.segment_size, tau=s.tau, order="none")
+    shares = {}
+    for name, selector in (("last_block", method), ("none", unsorted), ("mean_pooling", MeanPooling(s.block_size, s.tau))):
+        selection = selector.select(q, k)
+        causal = density(selection.mask, selection.segment_size, selection.block_size, counted="causal").mean()
+        executed = density(selection.mask, selection.segment_size, selection.block_size, counted="executed").mean()
+        shares[name] = float(causal)
+        measurement.add("selected_density", causal, method=name)
+        measurement.add("executed_density", executed, method=name)
+        measurement.add("selected_blocks", causal * causal_blocks, "blocks", method=name)
+    measurement.add("fewer_blocks", 100 * (1 - shares["last_block"] / shares["none"]), "%", method="last_block", than="none")
+    del selection
+    progress.step("selections counted")
+
+    stages = {"permute": permute, "select": select, "attention": attend, "total": pipeline}
+    times = {}
+    for stage, function in stages.items():
+        times[stage] = median_milliseconds(function, context.device, s.repeat_milliseconds)
+        measurement.add("time", times[stage], "ms", method="pbs_attn", timing=True, stage=stage)
+        progress.step(f"{stage}: {times[stage]:.3f} ms")
+    overhead = 100 * (times["permute"] + times["select"]) / times["total"]
+    measurement.add("overhead", overhead, "%", method="pbs_attn", timing=True)
+    for name in s.dense:
+        time = median_milliseconds(dense_attention(name, q, k, v), context.device, s.repeat_milliseconds)
+        measurement.add("time", time, "ms", method=name, timing=True, stage="total")
+        measurement.add("speed_up", time / times["total"], "x", method="pbs_attn", timing=True, over=name)
+        progress.step(f"dense {name}: {time:.3f} ms")
+    fastest = min(
+        (row for row in measurement.rows if row.metric == "time" and row.method in s.dense), key=lambda row: row.value
+    )
+    measurement.add("speed_up", fastest.value / times["total"], "x", method="pbs_attn", timing=True, over="fastest dense")
+    return measurement
+
+
+if __name__ == "__main__":
+    main(run, Settings)
