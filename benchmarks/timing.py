@@ -1,0 +1,69 @@
+"""Timing on a CUDA device, and what every benchmark does with a kernel: run, check, and only then time."""
+
+import math
+import platform
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from common.errors import MissingHardwareError
+
+
+def require_cuda() -> None:
+    """Raise MissingHardwareError without a CUDA device: a speed measured elsewhere would mean nothing."""
+    if not torch.cuda.is_available():
+        raise MissingHardwareError(
+            "Benchmarks time kernels on a CUDA device, and none is visible; run them on a machine with a GPU."
+        )
+
+
+def machine() -> dict[str, str]:
+    """Device and versions, for the head of a record."""
+    return {
+        "device": torch.cuda.get_device_name(),
+        "compute_capability": ".".join(map(str, torch.cuda.get_device_capability())),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "cuda": torch.version.cuda or "",
+        "python": platform.python_version(),
+    }
+
+
+def milliseconds(run: Callable[[], object]) -> float:
+    """Median time of `run` between CUDA events, after a warm-up, the L2 cache emptied before each repetition."""
+    time = triton.testing.do_bench(run, warmup=50, rep=200, return_mode="median")
+    assert isinstance(time, float)
+    return time
+
+
+class Timed(NamedTuple):
+    """What became of one kernel: a time, or why there is none."""
+
+    ms: float | None
+    error: float | None
+    failed: str | None
+
+
+def check_and_time(prepare: Callable[[], Callable[[], Tensor]], error: Callable[[Tensor], float], tolerance: float) -> Timed:
+    """Check what a kernel returns, then time it.
+
+    Args:
+        prepare: gives the call to time; what it does itself is not timed.
+        error: relative error of its output.
+        tolerance: largest error that counts as correct.
+
+    Returns:
+        The median time in ms, None for a kernel that failed; the error; why there is no time, or None.
+    """
+    try:
+        run = prepare()
+        size = error(run())
+    except Exception as exception:  # whatever a peer raises that has no kernel for these inputs
+        lines = str(exception).splitlines() or [""]
+        return Timed(None, None, f"{type(exception).__name__}: {lines[0][:200]}")
+    if not math.isfinite(size) or size > tolerance:
+        return Timed(None, size, f"wrong result: relative error {size:.3g} > {tolerance:.3g}")
+    return Timed(milliseconds(run), size, None)
