@@ -87,12 +87,17 @@ def check_scale(scale: float) -> None:
         raise InputError(f"scale is {scale}; it must be positive and finite.")
 
 
+def is_hopper(device: torch.device) -> bool:
+    """Whether a device has NVIDIA's Hopper architecture (compute capability 9.0: H100, H200)."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)
+
+
 def interpreted() -> bool:
     """Whether Triton runs kernels in its CPU interpreter (TRITON_INTERPRET=1, set before Triton is imported)."""
     return os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
-def choose_implementation(implementation: Implementation, device: torch.device) -> Literal["reference", "triton"]:
+def choose_implementation(implementation: str, device: torch.device) -> Literal["reference", "triton"]:
     """Resolve "auto": Triton on a CUDA device, the reference elsewhere.
 
     Raises:

@@ -1,16 +1,17 @@
 """Causal attention over selected blocks of keys, for keys in natural order or permuted inside segments."""
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from common.errors import InputError
+from common.errors import InputError, MissingHardwareError
+from common.kernels.block_sparse_attention import hopper
 from common.kernels.block_sparse_attention.block_lists import BlockLists
 from common.kernels.block_sparse_attention.reference import block_sparse_attention_reference
 from common.kernels.block_sparse_attention.triton import BLOCK_SIZES, block_sparse_attention_triton
 from common.kernels.checks import (
-    Implementation,
     check_floating,
     check_heads,
     check_int32,
@@ -19,7 +20,10 @@ from common.kernels.checks import (
     check_positive_int,
     check_scale,
     choose_implementation,
+    is_hopper,
 )
+
+Implementation = Literal["auto", "reference", "triton", "hopper"]
 
 __all__ = ["BlockLists", "block_sparse_attention", "block_sparse_attention_reference"]
 
@@ -50,7 +54,8 @@ def block_sparse_attention(
         segment_size: tokens per segment, a multiple of block_size (which is the default).
         key_positions: int32 [B, Hk, N], the original position of the key stored at each place; None is the natural order.
         scale: factor of the logits; 1 / sqrt(D) by default.
-        implementation: "triton", "reference", or "auto": Triton on a CUDA device, the reference on the CPU.
+        implementation: "reference"; "triton", for every CUDA device; "hopper", for compute capability 9.0 with 16-bit dtypes
+            and block_size 128; or "auto": the last of these that takes the tensors.
 
     Returns:
         [B, H, N, D] in the dtype of q, contiguous; accumulated in float32. Queries that see nothing get zeros. Forward only: a
@@ -59,7 +64,8 @@ def block_sparse_attention(
     Raises:
         InputError: a shape, dtype, device or value does not fit. What `blocks` holds is checked for tensors on the CPU; on a
             CUDA device call `blocks.check_contents`, which waits for the device.
-        MissingHardwareError: implementation="triton" without a CUDA device or Triton's interpreter.
+        MissingHardwareError: implementation="triton" without a CUDA device or Triton's interpreter, or "hopper" on another
+            device.
     """
     for name, x in (("q", q), ("k", k), ("v", v)):
         check_floating(name, x, "B H N D" if name == "q" else "B Hk N D")
@@ -83,19 +89,42 @@ def block_sparse_attention(
         check_int32("key_positions", key_positions, (B, k.shape[1], N), q.device)
     scale = 1 / math.sqrt(D) if scale is None else scale
     check_scale(scale)
-    if choose_implementation(implementation, q.device) == "triton":
-        check_kernel_supports("q", q)
-        if block_size not in BLOCK_SIZES:
-            raise InputError(
-                f"block_size is {block_size}; the Triton kernel takes {', '.join(map(str, BLOCK_SIZES))}. "
-                "Use implementation='reference' for others."
-            )
-        implementation = "triton"
-    else:
-        implementation = "reference"
+    chosen = _choose(implementation, q, block_size)
     if q.device.type == "cpu":
         blocks.check_contents(T, segment_size // block_size)
-    return _operator(q, k, v, blocks.counts, blocks.indices, key_positions, block_size, segment_size, scale, implementation)
+    return _operator(q, k, v, blocks.counts, blocks.indices, key_positions, block_size, segment_size, scale, chosen)
+
+
+def _choose(implementation: Implementation, q: Tensor, block_size: int) -> Literal["reference", "triton", "hopper"]:
+    """Resolve "auto", and check that the chosen kernel takes the tensors."""
+    fits = hopper.supports(q.device, q.dtype, q.shape[3], block_size)
+    if implementation == "hopper" and not is_hopper(q.device):
+        raise MissingHardwareError(
+            f"implementation='hopper' needs tensors on a GPU of compute capability 9.0, not on {q.device}; use 'auto'."
+        )
+    if implementation == "hopper" and not fits:
+        raise InputError(
+            f"q is {q.dtype} with head dimension {q.shape[3]}, and block_size is {block_size}; implementation='hopper' takes "
+            "float16 and bfloat16, 64 and 128, and 128. Use 'triton' or 'auto'."
+        )
+    if implementation == "hopper" or (fits and implementation == "auto"):
+        return "hopper"
+    if choose_implementation(implementation, q.device) == "reference":
+        return "reference"
+    check_kernel_supports("q", q)
+    if block_size not in BLOCK_SIZES:
+        raise InputError(
+            f"block_size is {block_size}; the Triton kernel takes {', '.join(map(str, BLOCK_SIZES))}. "
+            "Use implementation='reference' for others."
+        )
+    return "triton"
+
+
+IMPLEMENTATIONS = {
+    "reference": block_sparse_attention_reference,
+    "triton": block_sparse_attention_triton,
+    "hopper": hopper.block_sparse_attention_hopper,
+}
 
 
 @torch.library.custom_op("reattend::block_sparse_attention", mutates_args=())
@@ -112,9 +141,10 @@ def _operator(
     implementation: str,
 ) -> Tensor:
     """One opaque operator, so that torch.compile keeps it whole."""
-    run = block_sparse_attention_triton if implementation == "triton" else block_sparse_attention_reference
     blocks = BlockLists(counts, indices)
-    return run(q, k, v, blocks, block_size=block_size, segment_size=segment_size, key_positions=key_positions, scale=scale)
+    return IMPLEMENTATIONS[implementation](
+        q, k, v, blocks, block_size=block_size, segment_size=segment_size, key_positions=key_positions, scale=scale
+    )
 
 
 @_operator.register_fake

@@ -13,6 +13,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from common.kernels.block_sparse_attention.block_lists import BlockLists
+from common.kernels.checks import is_hopper
 from common.kernels.descriptors import for_descriptor
 
 BLOCK_SIZES = (16, 32, 64, 128)
@@ -51,7 +52,7 @@ def configuration(device_class: str, dtype: torch.dtype, head_dim: int, block_si
 
 def device_class(device: torch.device) -> str:
     """Devices that share configurations: "hopper" (compute capability 9.0, measured) or "other" (99 KiB of shared memory)."""
-    return "hopper" if device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0) else "other"
+    return "hopper" if is_hopper(device) else "other"
 
 
 # Every configuration that `configuration` can return, by what it is for. The tests run each of them.
