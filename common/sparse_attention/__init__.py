@@ -3,11 +3,10 @@
 from common.sparse_attention.block_mass import block_attention_mass, block_attention_masses
 from common.sparse_attention.coverage import OracleCurve, coverage, density, density_at_coverage, oracle_curve
 from common.sparse_attention.dense import Dense, causal_selection
-from common.sparse_attention.mean_pooling import MeanPooling, block_means, pooled_attention
+from common.sparse_attention.mean_pooling import MeanPooling
 from common.sparse_attention.oracle import Oracle, oracle_mask
 from common.sparse_attention.selection import Selection, Selector, sparse_attention
 from common.sparse_attention.structured_inputs import StructuredInputs, structured_inputs
-from common.sparse_attention.top_p import shortest_prefix
 
 __all__ = [
     "Dense",
@@ -19,15 +18,12 @@ __all__ = [
     "StructuredInputs",
     "block_attention_mass",
     "block_attention_masses",
-    "block_means",
     "causal_selection",
     "coverage",
     "density",
     "density_at_coverage",
     "oracle_curve",
     "oracle_mask",
-    "pooled_attention",
-    "shortest_prefix",
     "sparse_attention",
     "structured_inputs",
 ]

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from common.errors import InputError
+from common.kernels.block_selection.top_p import check_share
 from common.sparse_attention.blocks import causal_blocks, check_sizes, readable_blocks
-from common.sparse_attention.top_p import check_share
 
 Scope = Literal["matrix", "row"]
 

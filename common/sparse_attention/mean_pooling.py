@@ -1,6 +1,6 @@
-"""Mean pooling: attention between block means, and the selector that uses it on keys in natural order.
+"""Mean pooling: blocks by attention between block means, keys in natural order.
 
-The selector is the baseline "MeanPooling" of PBS-Attn (arXiv 2510.21270, Algorithm 2) as its official code has it.
+The baseline "MeanPooling" of PBS-Attn (arXiv 2510.21270, Algorithm 2) as its official code has it.
 """
 
 from dataclasses import dataclass
@@ -8,12 +8,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from common.errors import InputError
-from common.sparse_attention.blocks import causal_blocks, check_queries_and_keys, check_sizes, number_of_blocks
+from common.kernels.block_selection import block_means, check_share, select_top_p
+from common.sparse_attention.blocks import check_queries_and_keys, check_sizes
 from common.sparse_attention.selection import Selection
-from common.sparse_attention.top_p import check_share, shortest_prefix
 
 PartialBlock = Literal["zero_padded", "own_length"]
 
@@ -26,43 +25,6 @@ def check_partial_block(value: str) -> None:
     """
     if value not in ("zero_padded", "own_length"):
         raise InputError(f"partial_block is {value!r}; choose 'zero_padded' or 'own_length'.")
-
-
-def block_means(x: Tensor, block_size: int, partial_block: PartialBlock = "zero_padded") -> Tensor:
-    """Mean over the rows of each block.
-
-    Args:
-        x: [B, H, N, D].
-        block_size: tokens per block.
-        partial_block: what a partial last block is divided by: "zero_padded" by block_size, "own_length" by its number of rows.
-
-    Returns:
-        float32 [B, H, T, D].
-    """
-    N = x.shape[2]
-    padding = -N % block_size
-    means = pad(x, (0, 0, 0, padding)).unflatten(2, (-1, block_size)).mean(3, dtype=torch.float32)
-    if partial_block == "own_length" and padding:
-        means[:, :, -1] *= block_size / (block_size - padding)
-    return means
-
-
-def pooled_attention(q_means: Tensor, k_means: Tensor, allowed: Tensor) -> Tensor:
-    """Attention between block means: a_i = softmax over the allowed j of (q̄_i · k̄_j / sqrt(D)).
-
-    Args:
-        q_means: float32 [B, H, T, D].
-        k_means: float32 [B, Hk, T, D]; Hk divides H, query head h reads key head h // (H / Hk).
-        allowed: bool [T, T].
-
-    Returns:
-        float32 [B, H, T, T]; zero where not allowed, and all zero in a row with nothing allowed.
-    """
-    B, H, T, D = q_means.shape
-    grouped = q_means.reshape(B, k_means.shape[1], -1, D)
-    logits = (grouped @ k_means.mT).reshape(B, H, T, T) * D**-0.5
-    attention = logits.masked_fill(~allowed, float("-inf")).softmax(-1)
-    return attention.masked_fill(~allowed, 0.0)
 
 
 @dataclass(frozen=True)
@@ -95,10 +57,8 @@ class MeanPooling:
     def select(self, q: Tensor, k: Tensor) -> Selection:
         """Select blocks for q [B, H, N, D], k [B, Hkv, N, D]."""
         check_queries_and_keys(q, k)
-        T = number_of_blocks(q.shape[2], self.block_size)
-        causal = causal_blocks(T, q.device)
-        q_means, k_means = (block_means(x, self.block_size, self.partial_block) for x in (q, k))
-        mask = shortest_prefix(pooled_attention(q_means, k_means, causal), self.tau, causal)
-        mask[..., 0] = True
-        mask |= torch.eye(T, dtype=torch.bool, device=q.device)
-        return Selection(mask, block_size=self.block_size, segment_size=self.block_size)
+        own_length = self.partial_block == "own_length"
+        q_means, k_means = (block_means(x, self.block_size, own_length=own_length) for x in (q, k))
+        first_column = torch.zeros(q.shape[:2], dtype=torch.int32, device=q.device)
+        blocks = select_top_p(q_means, k_means, tau=self.tau, score_own=True, always=first_column)
+        return Selection(blocks, block_size=self.block_size, segment_size=self.block_size)

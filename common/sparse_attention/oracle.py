@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from common.errors import InputError
+from common.kernels.block_selection.top_p import check_share, shortest_prefix
 from common.sparse_attention.block_mass import block_attention_mass
 from common.sparse_attention.blocks import check_queries_and_keys, check_sizes, readable_blocks
 from common.sparse_attention.coverage import Scope
 from common.sparse_attention.selection import Selection
-from common.sparse_attention.top_p import check_share, shortest_prefix
 
 
 def oracle_mask(

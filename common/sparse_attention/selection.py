@@ -1,6 +1,7 @@
 """What a selector returns, and attention over it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -17,7 +18,8 @@ class Selection:
     """The key blocks that every query block reads, and the order in which the keys are laid out.
 
     Attributes:
-        mask: bool [B, H, T, T]; mask[b, h, i, j]: query block i reads block j **of the laid-out (permuted) keys**.
+        selected: what the selector made: lists of blocks, or a mask, bool [B, H, T, T]; mask[b, h, i, j]: query block i reads
+            block j **of the laid-out (permuted) keys**. `mask` and `blocks` give the one and the other.
         block_size: tokens per block.
         segment_size: tokens per segment, a multiple of block_size: keys are permuted inside segments only. Equal to block_size
             when nothing is permuted.
@@ -27,32 +29,54 @@ class Selection:
         InputError: a shape, dtype, device or size does not fit. What the tensors hold is checked by `check_contents`.
     """
 
-    mask: Tensor
+    selected: Tensor | BlockLists
     block_size: int
     segment_size: int
     key_order: Tensor | None = None
 
     def __post_init__(self):
         check_sizes(self.block_size, self.segment_size)
-        if self.mask.dtype != torch.bool or self.mask.ndim != 4 or self.mask.shape[2] != self.mask.shape[3]:
-            raise InputError(f"mask is {self.mask.dtype} {tuple(self.mask.shape)}; expected bool [batch, heads, T, T].")
+        mask = self.selected
+        if isinstance(mask, Tensor) and (mask.dtype != torch.bool or mask.ndim != 4 or mask.shape[2] != mask.shape[3]):
+            raise InputError(f"mask is {mask.dtype} {tuple(mask.shape)}; expected bool [batch, heads, T, T].")
         if self.key_order is None:
             return
-        order = self.key_order
+        order, (B, H, T) = self.key_order, self.rows
         if order.dtype != torch.int32 or order.ndim != 3:
             raise InputError(f"key_order is {order.dtype} {tuple(order.shape)}; expected int32 [batch, heads, N].")
-        if order.shape[0] != self.mask.shape[0] or self.mask.shape[1] % order.shape[1]:
+        if order.shape[0] != B or H % order.shape[1]:
             raise InputError(
-                f"key_order has shape {tuple(order.shape)} and mask {tuple(self.mask.shape)}; the batch must be equal "
-                "and the heads of key_order must divide those of mask."
+                f"key_order has shape {tuple(order.shape)}, and the selection batch {B} and {H} heads; the batch must be equal "
+                "and the heads of key_order must divide those of the selection."
             )
-        if number_of_blocks(order.shape[2], self.block_size) != self.mask.shape[2]:
+        if number_of_blocks(order.shape[2], self.block_size) != T:
             raise InputError(
                 f"key_order covers {order.shape[2]} keys, that is {number_of_blocks(order.shape[2], self.block_size)} blocks "
-                f"of {self.block_size}, but mask has {self.mask.shape[2]}."
+                f"of {self.block_size}, but the selection has {T}."
             )
-        if order.device != self.mask.device:
-            raise InputError(f"key_order is on {order.device} and mask on {self.mask.device}; they must agree.")
+        if order.device != self.device:
+            raise InputError(f"key_order is on {order.device} and the selection on {self.device}; they must agree.")
+
+    @property
+    def rows(self) -> tuple[int, int, int]:
+        """Batch size, query heads and query blocks."""
+        B, H, T = (self.selected if isinstance(self.selected, Tensor) else self.selected.counts).shape[:3]
+        return B, H, T
+
+    @property
+    def device(self) -> torch.device:
+        """Where the selection is."""
+        return (self.selected if isinstance(self.selected, Tensor) else self.selected.counts).device
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """The selection as a mask: bool [B, H, T, T]."""
+        return self.selected if isinstance(self.selected, Tensor) else self.selected.to_mask(self.rows[2])
+
+    @cached_property
+    def blocks(self) -> BlockLists:
+        """The selection as lists."""
+        return BlockLists.from_mask(self.selected) if isinstance(self.selected, Tensor) else self.selected
 
     def check_contents(self) -> None:
         """Check the values, which a wrong selector would turn into attention to the future. Waits for the device.
@@ -60,14 +84,10 @@ class Selection:
         Raises:
             InputError: a block of a later segment is selected, or key_order is not a permutation inside every segment.
         """
-        T = self.mask.shape[2]
-        later = self.mask & ~readable_blocks(T, self.block_size, self.segment_size, self.mask.device)
-        if bool(later.any()):
-            b, h, i, j = (int(n) for n in later.nonzero()[0])
-            raise InputError(
-                f"mask selects key block {j} for query block {i} (batch {b}, head {h}), which lies in a later segment "
-                f"(segment_size {self.segment_size}, block_size {self.block_size}); select earlier or own segments only."
-            )
+        if isinstance(self.selected, BlockLists):
+            self.selected.check_contents(self.rows[2], self.segment_size // self.block_size)
+        else:
+            self._check_mask(self.selected)
         if self.key_order is None:
             return
         N = self.key_order.shape[2]
@@ -80,6 +100,15 @@ class Selection:
             raise InputError(
                 f"key_order is not a permutation inside every segment of {self.segment_size} tokens; each must hold its own "
                 "positions, each once."
+            )
+
+    def _check_mask(self, mask: Tensor) -> None:
+        later = mask & ~readable_blocks(mask.shape[2], self.block_size, self.segment_size, mask.device)
+        if bool(later.any()):
+            b, h, i, j = (int(n) for n in later.nonzero()[0])
+            raise InputError(
+                f"mask selects key block {j} for query block {i} (batch {b}, head {h}), which lies in a later segment "
+                f"(segment_size {self.segment_size}, block_size {self.block_size}); select earlier or own segments only."
             )
 
 
@@ -128,10 +157,10 @@ def sparse_attention(
         )
     B, H, N, _ = q.shape
     T = number_of_blocks(N, selection.block_size)
-    if selection.mask.shape != (B, H, T, T) or selection.mask.device != q.device:
+    if selection.rows != (B, H, T) or selection.device != q.device:
         raise InputError(
-            f"selection.mask has shape {tuple(selection.mask.shape)} on {selection.mask.device}; for q of shape "
-            f"{tuple(q.shape)} on {q.device} and blocks of {selection.block_size} it must be {(B, H, T, T)}."
+            f"selection has batch, heads and blocks {selection.rows} on {selection.device}; for q of shape {tuple(q.shape)} on "
+            f"{q.device} and blocks of {selection.block_size} they must be {(B, H, T)}."
         )
     order = selection.key_order
     if order is not None and (order.shape[1] not in (H, k.shape[1]) or order.shape[2] != N):
@@ -147,7 +176,7 @@ def sparse_attention(
         q,
         k,
         v,
-        BlockLists.from_mask(selection.mask),
+        selection.blocks,
         block_size=selection.block_size,
         segment_size=selection.segment_size,
         key_positions=order,

@@ -28,7 +28,7 @@ OnSelection = Callable[[int, Selection], None]
 OnAttention = Callable[[int, Tensor, Tensor, Tensor], None]
 
 
-def register(name: str, selector: Selector, on_selection: OnSelection | None = None) -> None:
+def register(name: str, selector: Selector, on_selection: OnSelection | None = None, *, check: bool = True) -> None:
     """Make `attn_implementation=name` run prefill attention over the selector's blocks.
 
     A second call with the same name replaces the first.
@@ -37,6 +37,7 @@ def register(name: str, selector: Selector, on_selection: OnSelection | None = N
         name: any name that transformers does not use itself.
         selector: sees q [1, H, N, D] and k [1, Hkv, N, D] after rotary embedding.
         on_selection: called with (layer, selection) after every selection, for example a `SelectionStatistics`.
+        check: check every selection (`Selection.check_contents`), which waits for the device; turn it off only to time.
 
     Raises:
         InputError: the name is taken by transformers. At run time the attention function raises it for a batch larger than 1,
@@ -47,7 +48,7 @@ def register(name: str, selector: Selector, on_selection: OnSelection | None = N
     registry = AttentionInterface()
     if name in ("eager", RECORDING) or (name in registry and not isinstance(registry[name], _SparsePrefill)):
         raise InputError(f"the attention implementation {name!r} exists already; choose another name.")
-    _register(name, _SparsePrefill(selector, on_selection))
+    _register(name, _SparsePrefill(selector, on_selection, check))
 
 
 def _register(name: str, attention: Callable) -> None:
@@ -132,9 +133,10 @@ def _layer(module: nn.Module) -> int:
 class _SparsePrefill:
     """Attention function of transformers: prefill over selected blocks, decoding dense."""
 
-    def __init__(self, selector: Selector, on_selection: OnSelection | None):
+    def __init__(self, selector: Selector, on_selection: OnSelection | None, check: bool):
         self.selector = selector
         self.on_selection = on_selection
+        self.check = check
 
     def __call__(
         self,
@@ -159,7 +161,7 @@ class _SparsePrefill:
         selection = self.selector.select(query, key)
         if self.on_selection is not None:
             self.on_selection(_layer(module), selection)
-        output = sparse_attention(query, key, value, selection, scale=scaling)
+        output = sparse_attention(query, key, value, selection, scale=scaling, check=self.check)
         return output.transpose(1, 2).contiguous(), None
 
 

@@ -17,7 +17,7 @@ from common.sparse_attention import MeanPooling, Selection, coverage, density, d
 from common.sparse_attention.block_mass import block_attention_masses
 from common.sparse_attention.blocks import number_of_blocks
 from common.sparse_attention.transformers_attention import recording
-from papers.pbs_attn.pbs_attn import PBSAttention, permute_keys, select_blocks
+from papers.pbs_attn.pbs_attn import PBSAttention, select_blocks
 from papers.pbs_attn.subjects import SubjectSettings, load_subject, token_windows
 
 POINT = 0.01  # one percentage point of density
@@ -89,10 +89,9 @@ class WindowResults:
                 self.keep("oracle_coverage", name, curve[..., number], wanted)
 
         for name in ("none", "last_block", "last_block_shared"):
-            k_permuted = permute_keys(k, orders[name])
             for tau in s.taus:
-                mask = select_blocks(q, k_permuted, orders[name], block_size=s.block_size, segment_size=s.segment_size, tau=tau)
-                self._keep_selection(name, Selection(mask, s.block_size, s.segment_size, orders[name]), masses[name], tau)
+                blocks = select_blocks(q, k, orders[name], block_size=s.block_size, segment_size=s.segment_size, tau=tau)
+                self._keep_selection(name, Selection(blocks, s.block_size, s.segment_size, orders[name]), masses[name], tau)
         for tau in s.taus:
             self._keep_selection("mean_pooling", MeanPooling(s.block_size, tau).select(q, k), masses["none"], tau)
 

@@ -44,18 +44,13 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from common.errors import InputError
+from common.kernels.block_selection import block_means, check_share, select_top_p
+from common.kernels.block_sparse_attention import BlockLists
 from common.kernels.segment_sort import key_importance, segment_argsort
-from common.sparse_attention.blocks import (
-    check_queries_and_keys,
-    check_sizes,
-    earlier_segment_blocks,
-    number_of_blocks,
-    own_segment_blocks,
-)
+from common.sparse_attention.blocks import check_queries_and_keys, check_sizes
 from common.sparse_attention.dense import causal_selection
-from common.sparse_attention.mean_pooling import PartialBlock, block_means, check_partial_block, pooled_attention
+from common.sparse_attention.mean_pooling import PartialBlock, check_partial_block
 from common.sparse_attention.selection import Selection
-from common.sparse_attention.top_p import check_share, shortest_prefix
 
 # (q [B, H, N, d], k [B, Hkv, N, d], block_size, segment_size, seed) -> order: int32 [B, H or Hkv, N], the original position of
 # the key at each place. A permutation inside every whole segment; the N mod S tokens of the tail stay.
@@ -173,56 +168,36 @@ KEY_ORDERS: dict[str, KeyOrder] = {
 }
 
 
-def permute_keys(k: Tensor, order: Tensor) -> Tensor:
-    """K' = K[pi].
-
-    Args:
-        k: [B, Hkv, N, d].
-        order: int32 [B, Ho, N]; Hkv divides Ho, so that keys are replicated to Ho heads.
-
-    Returns:
-        [B, Ho, N, d].
-    """
-    B, Hk, N, d = k.shape
-    Ho = order.shape[1]
-    first_row = torch.arange(B * Hk, device=k.device).repeat_interleave(Ho // Hk).view(B, Ho, 1) * N
-    return k.reshape(-1, d).index_select(0, (first_row + order).flatten()).view(B, Ho, N, d)
-
-
 def select_blocks(
     q: Tensor,
-    k_permuted: Tensor,
+    k: Tensor,
     order: Tensor,
     *,
     block_size: int,
     segment_size: int,
     tau: float,
     partial_block: PartialBlock = "zero_padded",
-) -> Tensor:
+) -> BlockLists:
     """Block selection (Algorithm 2): M.
 
     Args:
         q: queries [B, H, N, d]; N > segment_size.
-        k_permuted: K', [B, Hk, N, d]; Hk divides H.
-        order: pi, int32 [B, Hk, N].
+        k: keys [B, Hkv, N, d] in natural order; Hkv divides H.
+        order: pi, int32 [B, H or Hkv, N].
         block_size: B.
         segment_size: S.
         tau: share of the pooled attention to keep, in (0, 1].
         partial_block: how a partial last block is averaged.
 
     Returns:
-        bool [B, H, T, T].
+        Lists of the blocks of K' = K[pi] that each of the T query blocks reads.
     """
-    H, N = q.shape[1:3]
-    T = number_of_blocks(N, block_size)
-    q_means, k_means = (block_means(x, block_size, partial_block) for x in (q, k_permuted))
-    earlier = earlier_segment_blocks(T, block_size, segment_size, q.device)
-    a = pooled_attention(q_means, k_means, earlier)
-    M = shortest_prefix(a, tau, earlier)
-    M |= own_segment_blocks(T, block_size, segment_size, q.device)
+    own_length = partial_block == "own_length"
+    q_means = block_means(q, block_size, own_length=own_length)
+    k_means = block_means(k, block_size, order=order, own_length=own_length)
     sink_place = (order[..., :segment_size] == 0).int().argmax(-1)
-    sink_block = (sink_place // block_size).repeat_interleave(H // order.shape[1], dim=1)
-    return M.scatter_(3, sink_block[..., None, None].expand(*M.shape[:3], 1), True)
+    sink_block = (sink_place // block_size).int().repeat_interleave(q.shape[1] // order.shape[1], dim=1)
+    return select_top_p(q_means, k_means, tau=tau, segment_blocks=segment_size // block_size, always=sink_block)
 
 
 @dataclass(frozen=True)
@@ -286,13 +261,13 @@ class PBSAttention:
         if q.shape[2] <= self.segment_size:
             return causal_selection(q, self.block_size)
         order = self.key_order(q, k)
-        mask = select_blocks(
+        blocks = select_blocks(
             q,
-            permute_keys(k, order),
+            k,
             order,
             block_size=self.block_size,
             segment_size=self.segment_size,
             tau=self.tau,
             partial_block=self.partial_block,
         )
-        return Selection(mask, block_size=self.block_size, segment_size=self.segment_size, key_order=order)
+        return Selection(blocks, block_size=self.block_size, segment_size=self.segment_size, key_order=order)

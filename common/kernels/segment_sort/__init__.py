@@ -7,6 +7,7 @@ from torch import Tensor
 
 from common.errors import InputError
 from common.kernels.checks import (
+    KERNEL_DTYPES,
     Implementation,
     check_floating,
     check_heads,
@@ -16,8 +17,17 @@ from common.kernels.checks import (
     check_scale,
     choose_implementation,
 )
-from common.kernels.segment_sort.reference import gather_keys_values_reference, key_importance_reference
-from common.kernels.segment_sort.triton import gather_keys_values_triton, key_importance_triton
+from common.kernels.segment_sort.reference import (
+    gather_keys_values_reference,
+    key_importance_reference,
+    segment_argsort_reference,
+)
+from common.kernels.segment_sort.triton import (
+    SEGMENT_SIZES,
+    gather_keys_values_triton,
+    key_importance_triton,
+    segment_argsort_triton,
+)
 
 __all__ = [
     "gather_keys_values",
@@ -60,31 +70,41 @@ def key_importance(q_last: Tensor, k: Tensor, scale: float | None = None, *, imp
     return key_importance_reference(q_last, k, scale)
 
 
-def segment_argsort(importance: Tensor, segment_size: int) -> Tensor:
+def segment_argsort(importance: Tensor, segment_size: int, *, implementation: Implementation = "auto") -> Tensor:
     """Sort the keys of every segment, most important first.
 
     Args:
         importance: floating [B, H, Ns]; Ns is a whole number of segments.
         segment_size: tokens per segment.
+        implementation: "triton" for float16, bfloat16 and float32 and segments of 16 to 1,024 tokens that are a power of two;
+            "reference"; or "auto": Triton for such on a CUDA device, else the reference.
 
     Returns:
         int32 [B, H, Ns], the position (in the whole sequence) of the key that goes to each place. Of two equal keys the earlier
         comes first.
 
     Raises:
-        InputError: importance is not floating-point with three dimensions, or Ns is not a multiple of segment_size.
+        InputError: importance is not floating-point with three dimensions, Ns is not a multiple of segment_size, or the kernel
+            was asked for and does not take the dtype or segment_size.
+        MissingHardwareError: implementation="triton" without a CUDA device or Triton's interpreter.
     """
     check_positive_int("segment_size", segment_size)
     check_floating("importance", importance, "B H Ns")
-    B, H, Ns = importance.shape
+    Ns = importance.shape[2]
     if Ns % segment_size:
         raise InputError(
             f"importance covers {Ns} keys, which is not a multiple of segment_size {segment_size}; leave the tail of "
             f"{Ns % segment_size} keys out, it stays where it is."
         )
-    place = importance.reshape(B, H, -1, segment_size).sort(dim=-1, descending=True, stable=True).indices
-    start = torch.arange(0, Ns, segment_size, device=importance.device)[:, None]
-    return (place + start).int().view(B, H, Ns)
+    fits = importance.dtype in KERNEL_DTYPES and segment_size in SEGMENT_SIZES
+    if implementation == "triton" and not fits:
+        raise InputError(
+            f"importance is {importance.dtype} and segment_size {segment_size}; the Triton kernel takes float16, bfloat16 and "
+            f"float32, and {', '.join(map(str, SEGMENT_SIZES))}. Use 'reference' or 'auto'."
+        )
+    if choose_implementation(implementation, importance.device) == "triton" and fits:
+        return segment_argsort_triton(importance, segment_size)
+    return segment_argsort_reference(importance, segment_size)
 
 
 def gather_keys_values(

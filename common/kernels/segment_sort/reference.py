@@ -1,4 +1,4 @@
-"""Key importance, ordering and gathering in plain PyTorch: what the kernels must compute."""
+"""Key importance, sorting and gathering in plain PyTorch: what the kernels must compute."""
 
 import torch
 from torch import Tensor
@@ -11,6 +11,14 @@ def key_importance_reference(q_last: Tensor, k: Tensor, scale: float) -> Tensor:
     K = k.to(dtype).repeat_interleave(group, dim=1)  # [B, H, Nk, D]
     A = (scale * q_last.to(dtype) @ K.mT).softmax(-1)  # [B, H, M, Nk]
     return A.mean(-2)
+
+
+def segment_argsort_reference(importance: Tensor, segment_size: int) -> Tensor:
+    """A stable sort of every segment, descending. As in `segment_argsort`; nothing is checked."""
+    B, H, Ns = importance.shape
+    place = importance.reshape(B, H, -1, segment_size).sort(dim=-1, descending=True, stable=True).indices
+    start = torch.arange(0, Ns, segment_size, device=importance.device)[:, None]
+    return (place + start).int().view(B, H, Ns)
 
 
 def gather_keys_values_reference(k: Tensor, v: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Key importance and gathering, Triton kernels."""
+"""Key importance, sorting and gathering, Triton kernels."""
 
 # Triton turns Python numbers into constexpr at the launch, and adds the launch's own options.
 # pyright: reportArgumentType=false, reportCallIssue=false
@@ -12,6 +12,7 @@ from torch import Tensor
 
 # Keys per program of the first pass: enough programs to fill a GPU at 8k keys, few partial results at 128k.
 CHUNK = 1024
+SEGMENT_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 
 
 @triton.jit
@@ -101,6 +102,39 @@ def key_importance_triton(q_last: Tensor, k: Tensor, scale: float) -> Tensor:
     importance = torch.empty(B, H, Nk, dtype=torch.float32, device=k.device)
     _column_mean_kernel[(B * H, triton.cdiv(Nk, block_n))](q_last, k, normalizer, importance, *common, **options)
     return importance
+
+
+@triton.jit
+def _argsort_kernel(
+    importance, order,  # [segments, SIZE], int32 [segments, SIZE]
+    segments, per_row,  # per_row: segments of one head
+    SIZE: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Sort ROWS segments. Value and place share a 64-bit number; places fall, so that the earlier of two equal values is larger."""
+    segment = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    place = tl.arange(0, SIZE)[None, :]
+    at = segment.to(tl.int64) * SIZE + place
+    inside = segment < segments
+    value = tl.load(importance + at, mask=inside, other=0.0).to(tl.float32) + 0.0  # -0 becomes 0
+    bits = value.to(tl.int32, bitcast=True)
+    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # negative floats are ordered against their bits
+    bits = tl.where(value != value, 0x7FFFFFFF, bits)  # NaN first, as in torch.sort
+    packed = (bits.to(tl.int64) << 32) | (SIZE - 1 - place)
+    packed = tl.sort(packed, dim=1, descending=True)
+    source = SIZE - 1 - (packed & 0xFFFFFFFF).to(tl.int32)
+    tl.store(order + at, segment % per_row * SIZE + source, mask=inside)
+
+
+def segment_argsort_triton(importance: Tensor, segment_size: int) -> Tensor:
+    """As `segment_argsort`, without its checks."""
+    importance = importance.contiguous()
+    order = torch.empty(importance.shape, dtype=torch.int32, device=importance.device)
+    segments = importance.numel() // segment_size
+    rows = max(1, 1024 // segment_size)
+    _argsort_kernel[(triton.cdiv(segments, rows),)](
+        importance, order, segments, importance.shape[2] // segment_size, SIZE=segment_size, ROWS=rows, num_warps=4
+    )
+    return order
 
 
 @triton.jit

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from common.errors import InputError, MissingHardwareError
 from common.kernels.checks import interpreted
 from common.kernels.segment_sort import gather_keys_values, key_importance, segment_argsort
+from common.kernels.segment_sort.triton import SEGMENT_SIZES
 from tests.comparison import assert_close_rms
 
 needs_interpreter = pytest.mark.skipif(
@@ -19,6 +20,8 @@ TOLERANCE = {
     torch.float16: 1e-5,
     torch.bfloat16: 1e-5,
 }  # inputs are exact in float64: only the softmax rounds
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def importance(q, k, scale):
@@ -120,6 +123,7 @@ def test_bad_input():
         (lambda: key_importance(q, k, implementation="fast"), "implementation is 'fast'"),  # pyright: ignore[reportArgumentType]
         (lambda: segment_argsort(k[..., 0], 4), "covers 10 keys, which is not a multiple of segment_size 4"),
         (lambda: segment_argsort(k[..., 0], 0), "segment_size is 0"),
+        (lambda: segment_argsort(k[..., 0], 5, implementation="triton"), "segment_size 5; the Triton kernel takes"),
         (lambda: segment_argsort(k, 5), r"importance has shape .* expected \[B, H, Ns\]"),
         (lambda: segment_argsort(order, 5), "importance has dtype torch.int32"),
         (lambda: gather_keys_values(k, v[:, :1], order), r"v \(1, 1, 10, 64\); they must agree"),
@@ -173,7 +177,25 @@ def test_gather_keys_values_on_gpu(N, Ho):
             assert torch.equal(v_out[b, h], v[b, source, order[b, h].long()])
 
 
+def awkward_scores(dtype, length):
+    """Ties, signs, zeros of both signs, infinities, numbers too small to be normal, NaN."""
+    g = torch.Generator().manual_seed(length)
+    scores = torch.randint(-3, 4, (2, 3, length), generator=g).to(dtype)
+    special = torch.tensor([0.0, -0.0, float("inf"), -float("inf"), 1e-40, -1e-40, float("nan"), 1e-7], dtype=dtype)
+    scores[:, 1, ::3] = special[torch.arange(len(scores[0, 1, ::3])) % len(special)]
+    return scores
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [16, 128, 256])
+def test_argsort_kernel_equals_torch(size, dtype):
+    scores = awkward_scores(dtype, 3 * size).to(DEVICE)
+    expected = segment_argsort(scores, size, implementation="reference")
+    assert torch.equal(segment_argsort(scores, size, implementation="triton"), expected)
+
+
 @pytest.mark.gpu
-def test_segment_argsort_on_gpu():
-    scores = torch.randint(0, 50, (2, 3, 2048), device="cuda").float()
-    assert torch.equal(segment_argsort(scores, 256).cpu(), segment_argsort(scores.cpu(), 256))
+@pytest.mark.parametrize("size", SEGMENT_SIZES)
+def test_argsort_kernel_on_gpu(size):
+    scores = awkward_scores(torch.float32, 40 * size).cuda()
+    assert torch.equal(segment_argsort(scores, size).cpu(), segment_argsort(scores.cpu(), size))

@@ -112,7 +112,7 @@ def test_attention_refuses_misfits():
     selection = causal_selection(q, BLOCK)
     with pytest.raises(InputError, match="v is"):
         sparse_attention(q, k, v[:, :, :8], selection)
-    with pytest.raises(InputError, match=r"selection\.mask has shape"):
+    with pytest.raises(InputError, match="selection has batch, heads and blocks"):
         sparse_attention(q[:, :1], k[:, :1], v[:, :1], selection)
     short = Selection(selection.mask, BLOCK, SEGMENT, torch.arange(63).expand(1, 2, 63).int())
     with pytest.raises(InputError, match=r"selection\.key_order has shape"):

@@ -7,14 +7,13 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from common.errors import InputError
+from common.kernels.block_selection import block_means, pooled_attention
 from common.sparse_attention import (
     Dense,
     MeanPooling,
     Oracle,
     block_attention_mass,
-    block_means,
     coverage,
-    pooled_attention,
     sparse_attention,
     structured_inputs,
 )
@@ -78,13 +77,6 @@ def test_pooled_attention_is_zero_where_nothing_is_allowed():
     allowed[2, 1] = True
     pooled = pooled_attention(block_means(q, 16), block_means(k, 16), allowed)
     assert torch.equal(pooled, allowed.float().expand(1, 4, 4, 4))
-
-
-def test_block_means_of_a_partial_block():
-    x = torch.ones(1, 1, 20, 2)
-    assert block_means(x, 16)[0, 0, :, 0].tolist() == [1.0, 0.25]
-    assert block_means(x, 16, "own_length")[0, 0, :, 0].tolist() == [1.0, 1.0]
-    assert block_means(x.bfloat16(), 16).dtype == torch.float32
 
 
 @pytest.mark.parametrize("N", [5, 16, 100])

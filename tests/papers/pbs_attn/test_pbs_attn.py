@@ -17,7 +17,7 @@ from common.sparse_attention import (
     sparse_attention,
     structured_inputs,
 )
-from papers.pbs_attn.pbs_attn import KEY_ORDERS, PBSAttention, permute_keys
+from papers.pbs_attn.pbs_attn import KEY_ORDERS, PBSAttention
 
 BLOCK, SEGMENT, D = 16, 32, 64
 
@@ -262,14 +262,6 @@ def test_up_to_one_segment_it_is_plain_causal_attention(N):
     assert selection.segment_size == BLOCK
     expected = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
     torch.testing.assert_close(sparse_attention(q, k, v, selection), expected, atol=1e-5, rtol=1e-4)
-
-
-def test_permute_keys_replicates_over_the_group():
-    q, k, _ = inputs(100)
-    order = method().key_order(q, k)
-    permuted = permute_keys(k, order)
-    for h in range(4):
-        assert torch.equal(permuted[0, h], k[0, h // 2, order[0, h].long()])
 
 
 def test_sorting_helps_on_structured_inputs_and_shuffling_does_not():

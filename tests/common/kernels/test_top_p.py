@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
-from common.sparse_attention import shortest_prefix
+from common.kernels.block_selection import shortest_prefix
 
 
 def naive_prefix(scores: list[float], tau: float, allowed: list[bool]) -> list[bool]:
