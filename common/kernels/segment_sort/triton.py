@@ -106,7 +106,7 @@ def key_importance_triton(q_last: Tensor, k: Tensor, scale: float) -> Tensor:
 
 @triton.jit
 def _argsort_kernel(
-    importance, order,  # [segments, SIZE], int32 [segments, SIZE]
+    importance, order,  # float32 [segments, SIZE], int32 [segments, SIZE]
     segments, per_row,  # per_row: segments of one head
     SIZE: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
@@ -115,7 +115,7 @@ def _argsort_kernel(
     place = tl.arange(0, SIZE)[None, :]
     at = segment.to(tl.int64) * SIZE + place
     inside = segment < segments
-    value = tl.load(importance + at, mask=inside, other=0.0).to(tl.float32) + 0.0  # -0 becomes 0
+    value = tl.load(importance + at, mask=inside, other=0.0) + 0.0  # -0 becomes 0
     bits = value.to(tl.int32, bitcast=True)
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # negative floats are ordered against their bits
     bits = tl.where(value != value, 0x7FFFFFFF, bits)  # NaN first, as in torch.sort
@@ -127,7 +127,7 @@ def _argsort_kernel(
 
 def segment_argsort_triton(importance: Tensor, segment_size: int) -> Tensor:
     """As `segment_argsort`, without its checks."""
-    importance = importance.contiguous()
+    importance = importance.float().contiguous()
     order = torch.empty(importance.shape, dtype=torch.int32, device=importance.device)
     segments = importance.numel() // segment_size
     rows = max(1, 1024 // segment_size)
