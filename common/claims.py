@@ -12,16 +12,18 @@ Where a part has items, the 95% bootstrap interval of the mean decides: wholly o
 wholly on the other side `contradicted`, and an interval that holds the limit `inconclusive`.
 """
 
+import difflib
 import json
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from common.configuration import read_yaml, validate
-from common.errors import ConfigError
+from common.errors import ConfigError, DataError
 from common.files import write_text
 from common.records import RecordSet, Scale, Setting
 from common.reported import ReportedNumber, read_reported
@@ -74,17 +76,18 @@ class Evidence(_Strict):
     records: list[str] = Field(default_factory=list)
 
 
-class _NoRowsError(Exception):
-    """A selection matched nothing."""
+class _NotTestableError(Exception):
+    """The records do not hold what a part needs; the message is the reason of `not tested`."""
 
 
-def _judge(interval: Interval, limit: float, wanted: Literal["at least", "at most"]) -> Outcome:
-    """Compare an interval with a limit; with one item its value alone decides nothing."""
+def _judge(interval: Interval, limit: float, wanted: Literal["at least", "at most"], *, strict: bool = False) -> Outcome:
+    """Compare an interval with a limit; one item alone decides nothing. `strict`: the limit itself is not enough."""
     if interval.low is None or interval.high is None:
         return "inconclusive"
     low, high = (interval.low, interval.high) if wanted == "at least" else (-interval.high, -interval.low)
     limit = limit if wanted == "at least" else -limit
-    return "reproduced" if low >= limit else "contradicted" if high < limit else "inconclusive"
+    holds = low > limit if strict else low >= limit
+    return "reproduced" if holds else "contradicted" if high < limit else "inconclusive"
 
 
 def _decide(value: float, limit: float, wanted: Literal["at least", "at most"]) -> Outcome:
@@ -99,21 +102,27 @@ class _Part(_Strict):
     def _rows(self, select: Select, table: pd.DataFrame) -> pd.DataFrame:
         rows = select.rows(table)
         if rows.empty:
-            raise _NoRowsError(select.words())
+            raise _NotTestableError(f"no records of {select.words()}")
         return rows
+
+    def _require(self, columns: Iterable[str], *frames: pd.DataFrame) -> None:
+        """Refuse rows that lack a setting: grouping would leave them out without a word."""
+        for column in columns:
+            if any(column not in frame or frame[column].isna().any() for frame in frames):
+                raise _NotTestableError(f"{self.says}: not every row has the setting {column}")
 
     def _groups(self, *frames: pd.DataFrame) -> list[tuple[str, list[pd.DataFrame]]]:
         """Split each frame by `for_each`; a group that one of the frames lacks is a missing measurement."""
         if not self.for_each:
             return [("", list(frames))]
-        keys = sorted({key for frame in frames for key in frame.groupby(self.for_each).groups}, key=str)
+        self._require(self.for_each, *frames)
+        keys = {key for frame in frames for key in frame[self.for_each].itertuples(index=False, name=None)}
         groups = []
-        for key in keys:
-            key = key if isinstance(key, tuple) else (key,)
+        for key in sorted(keys, key=lambda key: [(isinstance(value, str), value) for value in key]):  # numbers as numbers
             name = ", ".join(f"{column}={value}" for column, value in zip(self.for_each, key, strict=True))
             parts = [frame[(frame[self.for_each] == list(key)).all(axis=1)] for frame in frames]
             if any(part.empty for part in parts):
-                raise _NoRowsError(f"{self.says}, {name}")
+                raise _NotTestableError(f"no records of one side of {self.says}, {name}")
             groups.append((name, parts))
         return groups
 
@@ -174,7 +183,10 @@ def _evidence(part: _Part, outcome: Outcome, interval: Interval, limit: float, g
 
 
 class Comparison(_Part):
-    """`better` beats `than` by more than `margin`: one-sided, paired over the items named by `paired_by`."""
+    """`better` beats `than` by more than `margin`: one-sided, paired over the items named by `paired_by`.
+
+    Two sides that are equal on every item beat neither each other: `inconclusive`.
+    """
 
     kind: Literal["comparison"]
     better: Select
@@ -187,13 +199,16 @@ class Comparison(_Part):
         """See the class. The estimate is the gain: positive when `better` is better."""
         found = []
         sign = 1.0 if self.higher_is_better else -1.0
-        for group, (ours, theirs) in self._groups(self._rows(self.better, table), self._rows(self.than, table)):
+        sides = self._rows(self.better, table), self._rows(self.than, table)
+        self._require(self.paired_by, *sides)
+        for group, (ours, theirs) in self._groups(*sides):
             a, b = (frame.groupby(self.paired_by)["value"].mean() for frame in (ours, theirs))
             if set(a.index) != set(b.index):
-                raise _NoRowsError(f"{self.says}: the two sides have different {', '.join(self.paired_by)}")
+                raise _NotTestableError(f"{self.says}: the two sides have different {', '.join(self.paired_by)}")
             gain = a.to_numpy(dtype=np.float64) - b.reindex(a.index).to_numpy(dtype=np.float64)
             interval = mean_interval(sign * gain)
-            found.append(_evidence(self, _judge(interval, self.margin, "at least"), interval, self.margin, group, ours, theirs))
+            outcome = _judge(interval, self.margin, "at least", strict=True)
+            found.append(_evidence(self, outcome, interval, self.margin, group, ours, theirs))
         return found
 
 
@@ -219,8 +234,11 @@ class Ratio(_Part):
         found = []
         for group, (top, bottom) in self._groups(self._rows(self.numerator, table), self._rows(self.denominator, table)):
             if set(top["record"]) != set(bottom["record"]):
-                raise _NoRowsError(f"{self.says}: the two sides were not measured in the same run")
-            value = float(top["value"].median() / bottom["value"].median())
+                raise _NotTestableError(f"{self.says}: the two sides were not measured in the same run")
+            divisor = float(bottom["value"].median())
+            if divisor == 0:
+                raise _NotTestableError(f"{self.says}: the denominator is 0")
+            value = float(top["value"].median()) / divisor
             outcome = _decide(value, limit, wanted)  # pyright: ignore[reportArgumentType]
             found.append(_evidence(self, outcome, Interval(value, None, None, len(top)), limit, group, top, bottom))
         return found
@@ -237,10 +255,12 @@ class Trend(_Part):
     def evaluate(self, table: pd.DataFrame, reported: dict[str, ReportedNumber]) -> list[Evidence]:
         """See the class. The estimate is the smallest step."""
         found = []
-        for group, (rows,) in self._groups(self._rows(self.of, table)):
+        selected = self._rows(self.of, table)
+        self._require([self.along], selected)
+        for group, (rows,) in self._groups(selected):
             means = rows.groupby(self.along)["value"].mean().sort_index()
             if len(means) < 2:
-                raise _NoRowsError(f"{self.says}: at least two settings of {self.along}")
+                raise _NotTestableError(f"{self.says}: a trend needs at least two settings of {self.along}")
             step = float(means.diff().min())
             outcome = _decide(step, -self.tolerance, "at least")
             found.append(_evidence(self, outcome, Interval(step, None, None, len(means)), -self.tolerance, group, rows))
@@ -248,7 +268,7 @@ class Trend(_Part):
 
 
 class Agreement(_Part):
-    """Our mean lies within `tolerance` of a reported number (two-sided)."""
+    """Our mean lies within `tolerance` of a reported number (two-sided). A single number is compared as it is."""
 
     kind: Literal["agreement"]
     of: Select
@@ -257,14 +277,16 @@ class Agreement(_Part):
 
     def evaluate(self, table: pd.DataFrame, reported: dict[str, ReportedNumber]) -> list[Evidence]:
         """See the class. The estimate is ours minus reported; an interval that crosses the tolerance is inconclusive."""
-        rows = self._rows(self.of, table)
-        difference = mean_interval(rows["value"].to_numpy(dtype=np.float64) - reported[self.reported].value)
-        low = difference.mean if difference.low is None else difference.low
-        high = difference.mean if difference.high is None else difference.high
-        inside = low >= -self.tolerance and high <= self.tolerance
-        outside = high < -self.tolerance or low > self.tolerance
-        outcome: Outcome = "reproduced" if inside else "contradicted" if outside else "inconclusive"
-        return [_evidence(self, outcome, difference, self.tolerance, "", rows)]
+        found = []
+        for group, (rows,) in self._groups(self._rows(self.of, table)):
+            difference = mean_interval(rows["value"].to_numpy(dtype=np.float64) - reported[self.reported].value)
+            low = difference.mean if difference.low is None else difference.low
+            high = difference.mean if difference.high is None else difference.high
+            inside = low >= -self.tolerance and high <= self.tolerance
+            outside = high < -self.tolerance or low > self.tolerance
+            outcome: Outcome = "reproduced" if inside else "contradicted" if outside else "inconclusive"
+            found.append(_evidence(self, outcome, difference, self.tolerance, group, rows))
+        return found
 
 
 Part = Annotated[Bound | Comparison | Ratio | Trend | Agreement, Field(discriminator="kind")]
@@ -323,6 +345,9 @@ class Verdict(_Strict):
         return f"{self.outcome} ({self.reason})" if self.reason else self.outcome
 
 
+_VERDICTS = TypeAdapter(list[Verdict])
+
+
 def read_claims(path: Path, reported: list[ReportedNumber]) -> list[Claim]:
     """Read and check a paper's `claims.yaml`.
 
@@ -340,6 +365,35 @@ def read_claims(path: Path, reported: list[ReportedNumber]) -> list[Claim]:
     if problems:
         raise ConfigError("\n".join(problems))
     return claims
+
+
+def check_claims(folder: Path, experiments: Collection[str]) -> None:
+    """Check a paper's `claims.yaml` and `reported.csv` before anything is measured.
+
+    Args:
+        folder: the paper's folder.
+        experiments: names of the experiments in its `config.yaml`.
+
+    Raises:
+        ConfigError: as the readers do, and with every claim or reported number that names an unknown experiment.
+    """
+    reported = read_reported(folder / "reported.csv")
+    named = [
+        (f"{folder / 'claims.yaml'}: claim {claim.id}", value.experiment)
+        for claim in read_claims(folder / "claims.yaml", reported)
+        for part in claim.parts
+        for _, value in part
+        if isinstance(value, Select)
+    ]
+    named += [(f"{folder / 'reported.csv'}: {number.id}", number.experiment) for number in reported if number.experiment]
+    problems = []
+    for place, experiment in named:
+        if experiment not in experiments:
+            near = difflib.get_close_matches(experiment, experiments, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"config.yaml has {', '.join(experiments)}"
+            problems.append(f"{place}: there is no experiment {experiment!r}; {hint}")
+    if problems:
+        raise ConfigError("\n".join(dict.fromkeys(problems)))
 
 
 def judge(claim: Claim, table: pd.DataFrame, scale: Scale, reported: list[ReportedNumber]) -> Verdict:
@@ -379,8 +433,8 @@ def judge(claim: Claim, table: pd.DataFrame, scale: Scale, reported: list[Report
     for part in claim.parts:
         try:
             evidence += part.evaluate(table, numbers)
-        except _NoRowsError as missing:
-            return verdict("not tested", f"no records of {missing}", evidence)
+        except _NotTestableError as missing:
+            return verdict("not tested", str(missing), evidence)
     outcomes = [piece.outcome for piece in evidence]
     if "contradicted" in outcomes:
         failed = [
@@ -408,5 +462,12 @@ def write_verdicts(path: Path, verdicts: list[Verdict]) -> None:
 
 
 def read_verdicts(path: Path) -> list[Verdict]:
-    """Read `verdicts.json`. Raises ConfigError when it is not one."""
-    return [validate(Verdict, entry, path) for entry in json.loads(path.read_text(encoding="utf-8"))]
+    """Read `verdicts.json`. Raises DataError when it is missing or is not one."""
+    try:
+        return _VERDICTS.validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}. Make it with `python -m common.present verdicts`.") from None
+    except ValidationError as error:
+        raise DataError(
+            f"{path} holds no verdicts ({error.errors()[0]['msg']}). Delete it and judge the claims again."
+        ) from None

@@ -33,7 +33,9 @@ class ReportedNumber(BaseModel):
     @property
     def settings(self) -> dict[str, str]:
         """`setting` taken apart; values as text."""
-        return dict(pair.split("=", 1) for pair in self.setting.split(";") if pair)
+        return {
+            key.strip(): value.strip() for key, _, value in (pair.partition("=") for pair in self.setting.split(";") if pair)
+        }
 
 
 def read_reported(path: Path) -> list[ReportedNumber]:
@@ -46,9 +48,15 @@ def read_reported(path: Path) -> list[ReportedNumber]:
     problems: list[str] = []
     try:
         with Path(path).open(encoding="utf-8", newline="") as stream:
-            lines = list(csv.DictReader(stream))
+            reader = csv.DictReader(stream)
+            lines, header = list(reader), reader.fieldnames or []
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist. A paper without reported numbers has the header line alone.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path} cannot be read as CSV in UTF-8: {error}.") from None
+    fields = ReportedNumber.model_fields
+    if not {name for name in fields if fields[name].is_required()} <= set(header) <= set(fields):
+        raise ConfigError(f"{path}: the header is {','.join(header) or 'missing'}; it must be {','.join(fields)}.")
     for number, line in enumerate(lines, start=2):
         if None in line or None in line.values():
             problems.append(f"{path}, line {number}: it does not have as many fields as the header")

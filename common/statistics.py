@@ -31,7 +31,9 @@ def mean_interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
-        raise InputError(f"values must be a non-empty vector of finite numbers; got shape {values.shape}: {values[:5]}.")
+        raise InputError(
+            f"values must be a non-empty vector of finite numbers; got shape {values.shape}: {values.ravel()[:5]}."
+        )
     mean = float(values.mean())
     if values.size == 1:
         return Interval(mean, None, None, 1)

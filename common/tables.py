@@ -2,12 +2,13 @@
 
 import csv
 import io
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tabulate import tabulate
+from tabulate import LATEX_ESCAPE_RULES, tabulate
 
 from common.claims import Verdict
 from common.files import write_text
@@ -16,16 +17,16 @@ from common.reported import ReportedNumber
 from common.statistics import Interval, mean_interval
 
 NOT_MEASURED = "–"
-_LATEX_SYMBOLS = {
-    "≤": r"$\le$",
-    "≥": r"$\ge$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "τ": r"$\tau$",
-    "–": "--",
-    "−": "$-$",
-    "·": r"$\cdot$",
-}
+# What pdfLaTeX lacks outside mathematics: symbols and Greek letters.
+_SYMBOLS = "≤ le ≥ ge ± pm × times · cdot − mathord{-} ≈ approx ≠ neq ∞ infty √ surd → to ← leftarrow ∈ in ∑ sum ∂ partial ‖ |"
+_GREEK = (
+    "α alpha β beta γ gamma δ delta ε varepsilon ζ zeta η eta θ theta ι iota κ kappa λ lambda μ mu ν nu ξ xi π pi ρ rho "
+    "σ sigma τ tau υ upsilon φ varphi χ chi ψ psi ω omega "
+    "Γ Gamma Δ Delta Θ Theta Λ Lambda Ξ Xi Π Pi Σ Sigma Φ Phi Ψ Psi Ω Omega"
+)
+_words = f"{_SYMBOLS} {_GREEK}".split()
+_LATEX_SYMBOLS = {symbol: rf"$\{command}$" for symbol, command in zip(_words[::2], _words[1::2], strict=True)} | {"–": "--"}
+_LATEX_ESCAPES = str.maketrans({**LATEX_ESCAPE_RULES, **_LATEX_SYMBOLS})
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Table:
         name: file name without suffix.
         title: one line, the caption.
         columns: headings.
-        rows: one string a cell.
+        rows: one string a cell, one line of text each: line breaks become spaces.
         notes: lines below the table.
         wide: headings of columns with long text (they wrap in LaTeX).
     """
@@ -48,11 +49,16 @@ class Table:
     notes: tuple[str, ...] = ()
     wide: tuple[str, ...] = field(default=())
 
+    def __post_init__(self) -> None:
+        rows = tuple(tuple(" ".join(cell.split()) for cell in row) for row in self.rows)
+        object.__setattr__(self, "rows", rows)
+
     def markdown(self) -> str:
         """GitHub Markdown: title, table, notes."""
-        rows = [[cell.replace("|", r"\|").replace("\n", " ") for cell in row] for row in self.rows]
-        body = tabulate(rows, headers=self.columns, tablefmt="github", disable_numparse=True)
-        return "\n\n".join([f"**{self.title}**", body, *self.notes]) + "\n"
+        rows = [[_markdown(cell) for cell in row] for row in self.rows]
+        headers = [_markdown(column) for column in self.columns]
+        body = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
+        return "\n\n".join([f"**{_markdown(self.title)}**", body, *map(_markdown, self.notes)]) + "\n"
 
     def csv(self) -> str:
         """CSV with a header line; the title and the notes are left out."""
@@ -65,17 +71,17 @@ class Table:
     def latex(self) -> str:
         r"""A booktabs tabular with caption and label, ready for `\input`."""
         body = tabulate(self.rows, headers=self.columns, tablefmt="latex_booktabs", disable_numparse=True)
-        body = "\n".join(" ".join(line.split()) if "&" in line else line for line in body.splitlines())
+        # A bracket or star after the `\\` of the line above would be read as its argument.
+        lines = (" ".join(line.split()) for line in body.splitlines())
+        body = "\n".join("{}" + line if line.startswith(("[", "*")) else line for line in lines)
         width = f"p{{{0.6 / max(len(self.wide), 1):.2f}\\linewidth}}"
         layout = "".join(width if column in self.wide else "l" for column in self.columns)
-        body = body.replace("{" + "l" * len(self.columns) + "}", "{" + layout + "}", 1)
-        notes = [r"\par\smallskip\footnotesize " + _escape(note) for note in self.notes]
-        caption = r"\caption{" + _escape(self.title) + "}"
+        body = re.sub(r"(?<=\\begin\{tabular\})\{l*\}", lambda _: "{" + layout + "}", body, count=1)
+        notes = [r"\par\smallskip\footnotesize " + note.translate(_LATEX_ESCAPES) for note in self.notes]
+        caption = r"\caption{" + self.title.translate(_LATEX_ESCAPES) + "}"
         lines = [r"\begin{table}", r"\centering\small", caption, rf"\label{{tab:{self.name}}}", body, *notes, r"\end{table}"]
         text = "\n".join(lines) + "\n"
-        for symbol, command in _LATEX_SYMBOLS.items():
-            text = text.replace(symbol, command)
-        return text
+        return text.translate(str.maketrans(_LATEX_SYMBOLS))
 
     def write(self, folder: Path) -> None:
         """Write `<name>.md`, `<name>.csv` and `<name>.tex` into a folder. Raises DataError when it cannot be written."""
@@ -83,15 +89,17 @@ class Table:
             write_text(folder / f"{self.name}.{suffix}", text)
 
 
-def _escape(text: str) -> str:
-    for character in "\\&%$#_{}":
-        text = text.replace(character, r"\textbackslash{}" if character == "\\" else "\\" + character)
-    return text
+def _markdown(text: str) -> str:
+    """Escape what GitHub would read as markup; an underscore inside a word is left as it is."""
+    return re.sub(r"[\\|*`<$~]|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)|\](?=[(\[:])", r"\\\g<0>", text)
 
 
 def number(value: float) -> str:
-    """A number as tables show it: four significant digits, thousands separated, powers of ten only for the very small."""
-    magnitude = abs(value)
+    """A number as tables show it: four significant digits, thousands separated.
+
+    Numbers of 1000 and more are whole; those below 0.001 have three digits and a power of ten.
+    """
+    magnitude = abs(float(f"{value:.3e}"))  # rounded first: 9.9996 counts as 10
     if value == 0:
         return "0"
     if magnitude < 1e-3:

@@ -1,6 +1,8 @@
 import json
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -175,3 +177,18 @@ def test_the_suite_refuses_unknown_keys_and_scales():
 def test_the_committed_schema_is_current(tmp_path):
     write_schema(tmp_path / "schema.json")
     assert json.loads((tmp_path / "schema.json").read_text()) == json.loads(Path("config/schema.json").read_text())
+
+
+def test_the_documented_command_writes_the_schema(tmp_path):
+    command = "python -m common.configuration --schema config/schema.json"
+    assert command in Path("config/config.yaml").read_text()
+    path = tmp_path / "schema.json"
+    subprocess.run([sys.executable, *command.split()[1:-1], path], check=True)
+    assert path.read_bytes() == Path("config/schema.json").read_bytes()
+
+
+def test_an_experiment_without_settings_is_named(tmp_path, monkeypatch):
+    path = written(tmp_path, template())
+    monkeypatch.delattr("papers._template.softmax_gradient.Settings")
+    with pytest.raises(ConfigError, match=r"softmax_gradient\.py defines no class Settings"):
+        check_parameters(read_paper_config(path), path)

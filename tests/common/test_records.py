@@ -6,39 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import DataError
-from common.files import whole_or_absent, write_text
-from common.records import Device, Provenance, Record, RecordSet, Row, read_record, results_digest, write_record
-
-PROVENANCE = Provenance(
-    command="python -m papers._template.softmax_gradient",
-    commit="0" * 40,
-    dirty=False,
-    parameters_sha256="1" * 64,
-    source_sha256="2" * 64,
-    data={},
-    versions={"python": "3.11"},
-    device=Device(name="a processor", kind="cpu", count=2),
-    started_at="2026-01-01T00:00:00+00:00",
-    wall_seconds=1.0,
-    peak_memory_bytes=1,
-)
-
-
-def make_record(rows, arrays=None, cell="seed=0", **changes):
-    arrays = arrays or {}
-    fields = {
-        "paper": "example",
-        "experiment": "measure",
-        "cell": cell,
-        "scale": "standard",
-        "axes": {"seed": 0},
-        "parameters": {"size": 3},
-        "rows": tuple(rows),
-        "arrays": {name: f"{'x'.join(map(str, a.shape))} {a.dtype}" for name, a in arrays.items()},
-        "results_sha256": results_digest(rows, arrays),
-        "provenance": PROVENANCE,
-    }
-    return Record(**{**fields, **changes})
+from common.records import RecordSet, Row, read_record, results_digest, write_record
+from tests.example_records import make_record
 
 
 def test_a_written_record_is_read_back_unchanged(tmp_path):
@@ -99,27 +68,18 @@ def test_the_table_has_a_column_for_each_setting(tmp_path):
     assert list(table["seed"]) == [0, 0]
 
 
-def test_a_failed_write_leaves_nothing(tmp_path):
-    def killed_halfway():
-        with whole_or_absent(tmp_path / "out.json") as temporary:
-            temporary.write_text("half")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        killed_halfway()
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("content", [b"\xff\xfe", None], ids=["not UTF-8", "a folder"])
+def test_an_unreadable_record_gives_one_sentence(tmp_path, content):
+    path = tmp_path / "record.json"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_record(path)
 
 
-def test_an_unwritable_folder_gives_one_sentence(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match=r"Cannot write .*writable"):
-        write_text(tmp_path / "file" / "out.json", "text")
-
-
-def test_a_full_disk_gives_one_sentence_and_no_file(tmp_path):
-    with pytest.raises(DataError, match="No space left"), whole_or_absent(tmp_path / "out.json"):
-        raise OSError(28, "No space left on device")
-    assert list(tmp_path.iterdir()) == []
+def test_a_seed_among_the_settings_is_the_rows_seed(tmp_path):
+    rows = [Row(metric="error", value=1, unit="1", setting={"seed": 7}), Row(metric="error", value=2, unit="1", seed=8)]
+    write_record(tmp_path / "measure" / "all", make_record(rows, cell="all", axes={}), {})
+    assert list(RecordSet(tmp_path).table()["seed"]) == [7, 8]
 
 
 def test_records_are_one_row_a_line(tmp_path):

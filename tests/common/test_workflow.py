@@ -1,0 +1,94 @@
+"""What the Snakefiles ask: hints for misspelt papers, the plan of a paper, the closing words."""
+
+import pytest
+
+from common import workflow
+from common.errors import ConfigError
+from common.workflow import PaperPlan, closing_words, misspelt_target, papers, suite_settings
+
+
+def test_the_template_is_a_paper():
+    assert "_template" in papers()
+
+
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [
+        ("papers/_tmplate/all", "'_tmplate'. Did you mean papers/_template/all"),
+        ("papers/template", "'template'. Did you mean papers/_template"),
+        ("papers/zzz/tables", "'zzz'. Did you mean one of _template, "),
+    ],
+)
+def test_a_misspelt_paper_gets_the_nearest_names(target, hint):
+    said = misspelt_target(["--cores", "1", target])
+    assert said is not None
+    assert hint in said
+
+
+@pytest.mark.parametrize(
+    "target", ["papers/_template/all", "doctor", "results/x/y", "papers/_template/config.yaml", "--config", "papers"]
+)
+def test_other_arguments_get_no_hint(target):
+    assert misspelt_target([target]) is None
+
+
+def test_settings_of_the_suite_are_checked_all_at_once():
+    settings, choice = suite_settings({"scale": "smoke", "results": "elsewhere"})
+    assert (settings.results, choice.scale) == ("elsewhere", "smoke")
+    with pytest.raises(ConfigError) as caught:
+        suite_settings({"scale": "huge", "resluts": "x"})
+    assert "scale = 'huge'" in str(caught.value)
+    assert "resluts: unknown key; did you mean 'results'?" in str(caught.value)
+    with pytest.raises(ConfigError, match="results = 'my results'"):
+        suite_settings({"results": "my results"})
+
+
+def test_the_plan_of_the_template():
+    plan = PaperPlan("_template", "smoke")
+    assert plan.batches() == [("softmax_gradient", "all")]
+    assert plan.settings("softmax_gradient", "all")[4] == {"seed": 4, "d_k": [4, 64], "keys": 64, "queries": 256}
+    assert (plan.gpus("softmax_gradient"), plan.device("softmax_gradient")) == (0, "cpu")
+    assert (plan.minutes("softmax_gradient"), plan.memory_megabytes("softmax_gradient")) == (2, 2048)
+    assert plan.data() == {"softmax_gradient": []}
+    assert plan.words()["captions"].keys() == {"gradient_against_dimension"}
+    assert plan.sources("figures") != plan.sources("common.tables")
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "papers", lambda: ["_template", "one", "two"])
+    monkeypatch.setenv("REATTEND_TRACKING", "on")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("_template", "one", "two"):
+        (tmp_path / name / "smoke").mkdir(parents=True)
+        (tmp_path / name / "smoke" / "report.html").touch()
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("targets", "named"),
+    [
+        ([], ["one", "two"]),
+        (["all"], ["one", "two"]),
+        (["papers/_template/all"], ["_template"]),
+        (["doctor"], []),
+        (["papers/one/tables"], []),
+    ],
+)
+def test_closing_words_name_what_was_made(made, targets, named):
+    words = closing_words(made, "smoke", targets)
+    assert [line.split(" at ")[0] for line in words.splitlines() if " at scale smoke:" in line] == named
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("sqlite:////data/mlflow.db", "`mlflow ui --backend-store-uri sqlite:////data/mlflow.db`"),
+        ("http://server:5000", "MLflow: open http://server:5000"),
+    ],
+)
+def test_closing_words_open_the_mlflow_that_was_written_to(made, monkeypatch, uri, words):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert words in closing_words(made, "smoke", ["papers/one/all"])
+    monkeypatch.setenv("REATTEND_TRACKING", "off")
+    assert "MLflow" not in closing_words(made, "smoke", ["papers/one/all"])
