@@ -49,7 +49,7 @@ rule doctor:
     conda:
         "envs/reattend.yaml"
     shell:
-        "python -m common.doctor --scale {choice.scale} 2>&1 | tee {log}"
+        "python -m common.doctor 2>&1 | tee {log}"
 
 
 for name in papers():
@@ -68,6 +68,8 @@ for name in papers():
 
 
 onsuccess:
-    words = closing_words(settings.results, choice.scale, sys.argv[1:])
+    words = closing_words(
+        settings.results, choice.scale, workflow.dag_settings.targets
+    )
     if words and main_process():
         print(words, file=sys.stderr)

@@ -7,6 +7,7 @@ A paper's `config.yaml` lists its experiments. Every value says where it comes f
       lengths: {smoke: [512], standard: [8192], paper: [131072], origin: "ours: fits the hardware of each scale"}
 """
 
+import argparse
 import difflib
 import hashlib
 import importlib
@@ -21,6 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from common.errors import ConfigError
+from common.files import write_text
 from common.records import Scale, Setting
 
 SCALES: tuple[Scale, ...] = get_args(Scale)
@@ -154,7 +156,11 @@ class SuiteConfig(BaseModel):
     scale: Literal["auto", "smoke", "standard", "paper"] = Field(
         default="auto", description="smoke, standard, paper; auto takes standard where a CUDA device is present, else smoke"
     )
-    results: str = Field(default="results", description="folder for everything that is generated")
+    results: str = Field(
+        default="results",
+        pattern=r"^[A-Za-z0-9_./+=-]+$",
+        description="folder for everything that is generated; letters, digits and _ . / + = - (shell commands hold it)",
+    )
 
 
 def _known_keys(model: type[BaseModel], location: tuple) -> Iterable[str]:
@@ -318,7 +324,10 @@ def check_parameters(config: PaperConfig, path: Path) -> None:
     """
     problems: list[str] = []
     for name in config.experiments:
-        model = importlib.import_module(f"papers.{config.paper}.{name}").Settings
+        model = getattr(importlib.import_module(f"papers.{config.paper}.{name}"), "Settings", None)
+        if model is None:
+            problems.append(f"{path}: experiments.{name}: {name}.py defines no class Settings for its axes and parameters")
+            continue
         for scale in SCALES:
             for cell in cells_of(config, name, scale):
                 try:
@@ -332,6 +341,12 @@ def check_parameters(config: PaperConfig, path: Path) -> None:
 def write_schema(path: Path) -> None:
     """Write the JSON schema of `config/config.yaml` and of the papers' `config.yaml`, for editors."""
     schema = {"suite": SuiteConfig.model_json_schema(), "paper": PaperConfig.model_json_schema()}
-    from common.files import write_text
-
     write_text(path, json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m common.configuration", description="Write the configuration files' schema."
+    )
+    parser.add_argument("--schema", type=Path, required=True, help="file to write: config/schema.json")
+    write_schema(parser.parse_args().schema)

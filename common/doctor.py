@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from common import provenance
 from common.configuration import check_parameters, read_paper_config
@@ -22,8 +22,13 @@ from common.workflow import papers
 PINNED = {"torch": "2.11.0", "triton": "3.6.0", "transformers": "5.17.0", "snakemake": "9.27.1"}
 
 
+def _table(title: str, *headings: str) -> Table:
+    """An empty table that wraps long addresses and never cuts them."""
+    return Table(*(Column(heading, overflow="fold") for heading in headings), title=title)
+
+
 def _versions() -> Table:
-    table = Table("what", "found", "remedy", title="Environment")
+    table = _table("Environment", "what", "found", "remedy")
     table.add_row("python", platform.python_version(), "")
     for package, pinned in PINNED.items():
         try:
@@ -47,7 +52,7 @@ def _versions() -> Table:
 
 
 def _data() -> Table:
-    table = Table("data or weights", "file", "state", "where, or what to do", title="Data and weights")
+    table = _table("Data and weights", "data or weights", "file", "state", "where, or what to do")
     for entry in load_registry().datasets:
         for found in status(entry.name):
             table.add_row(entry.name, found.file, found.state, found.detail)
@@ -55,9 +60,9 @@ def _data() -> Table:
 
 
 def _papers() -> Table:
-    table = Table("paper", "configuration", title="Papers")
+    table = _table("Papers", "paper", "configuration")
     for name in papers():
-        path = Path("papers") / name / "config.yaml"
+        path = provenance.REPOSITORY / "papers" / name / "config.yaml"
         try:
             check_parameters(read_paper_config(path), path)
             table.add_row(name, "valid")
@@ -68,10 +73,8 @@ def _papers() -> Table:
 
 def main() -> None:
     """Print the tables; exits with 0 as long as it can look."""
-    parser = argparse.ArgumentParser(prog="python -m common.doctor", description="What this machine has and lacks.")
-    parser.add_argument("--scale", default="auto")
-    parser.parse_args()
-    console = Console(width=max(100, shutil.get_terminal_size().columns))
+    argparse.ArgumentParser(prog="python -m common.doctor", description="What this machine has and lacks.").parse_args()
+    console = Console(width=max(100, shutil.get_terminal_size().columns), markup=False)  # brackets in messages are no markup
     for table in (_versions(), _data(), _papers()):
         console.print(table)
 

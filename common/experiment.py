@@ -66,14 +66,15 @@ class Measurement:
 Run = Callable[[Any, Context], Measurement]
 
 
-def _current_record(folder: Path, cell: Cell, source_sha256: str, data: Mapping[str, str]) -> Record | None:
-    """The record that is already there, if the same cell, sources and data made it."""
+def _current_record(folder: Path, cell: Cell, source_sha256: str, data: Mapping[str, str], device: str) -> Record | None:
+    """The record that is already there, if the same cell, sources, data and kind of device made it."""
     try:
         record = read_record(folder / "record.json")
     except DataError:
         return None
-    made_from = (record.provenance.parameters_sha256, record.provenance.source_sha256, record.provenance.data)
-    return record if made_from == (cell.parameters_sha256, source_sha256, dict(data)) else None
+    p = record.provenance
+    made_from = (p.parameters_sha256, p.source_sha256, p.data, p.device.kind)
+    return record if made_from == (cell.parameters_sha256, source_sha256, dict(data), device) else None
 
 
 def measure(run: Run, settings: Parameters, cell: Cell, entry: Experiment, folder: Path) -> Record:
@@ -162,7 +163,7 @@ def run_batch(
     records = []
     for cell in cells:
         folder = out / experiment / cell.name
-        record = None if again else _current_record(folder, cell, source, data)
+        record = None if again else _current_record(folder, cell, source, data, entry.device.at(cell.scale))
         kept = record is not None
         if record is None:
             settings = settings_type.model_validate({**cell.axes, **cell.parameters})
@@ -202,6 +203,10 @@ def main(run: Run, settings_type: type[Parameters]) -> None:
     try:
         scale: Scale = choose_scale(arguments.scale).scale
         config = read_paper_config(arguments.config)
+        if config.paper != paper or experiment not in config.experiments:
+            raise ConfigError(
+                f"{arguments.config} does not describe papers/{paper}/{experiment}.py: give that paper's config.yaml."
+            )
         check_parameters(config, arguments.config)
         batches = batches_of(config, experiment, scale)
         if arguments.batch is not None and arguments.batch not in batches:

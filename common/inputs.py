@@ -1,12 +1,13 @@
 """Everything a paper needs before it runs: `python -m common.inputs <paper> --scale … --out inputs.json`.
 
-Checks the configuration, fetches and verifies data and weights, and lists all that is missing at once.
+Checks the configuration and the claims, fetches and verifies data and weights, and lists all that is missing at once.
 """
 
 import argparse
 import json
 from pathlib import Path
 
+from common.claims import check_claims
 from common.configuration import check_parameters, read_paper_config
 from common.data.needs import digests_of_needs, fetch_needs
 from common.errors import DataError, MissingHardwareError, ReattendError
@@ -27,6 +28,7 @@ def main() -> None:
     try:
         config = read_paper_config(path)
         check_parameters(config, path.relative_to(REPOSITORY))
+        check_claims(path.parent, list(config.experiments))
         problems, found = [], {}
         for name, entry in config.experiments.items():
             if entry.device.at(arguments.scale) == "cuda" and not cuda_devices():

@@ -34,7 +34,6 @@ rule inputs:
         "<results>/logs/inputs.log",
     benchmark:
         "<results>/benchmarks/inputs.tsv"
-    retries: 1
     conda:
         "../envs/reattend.yaml"
     params:
@@ -69,6 +68,7 @@ rule cells:
         scale=plan.scale,
         folder=plan.folder,
         settings=lambda wildcards: plan.settings(wildcards.experiment, wildcards.batch),
+        device=lambda wildcards: plan.device(wildcards.experiment),
         sources=lambda wildcards: plan.sources(wildcards.experiment),
     message:
         "Measuring {wildcards.experiment} ({wildcards.batch})"
@@ -103,7 +103,7 @@ rule tables:
     input:
         indexes,
         descriptions,
-        "<results>/verdicts.json",
+        verdicts="<results>/verdicts.json",
     output:
         tables,
     log:
@@ -119,7 +119,7 @@ rule tables:
     message:
         "Writing the tables"
     shell:
-        "folder=$(dirname $(dirname {output[0]})); python -m common.present tables {params.paper} --scale {params.scale}"
+        "folder=$(dirname {input.verdicts}); python -m common.present tables {params.paper} --scale {params.scale}"
         " --records $folder/records --out $folder/tables 2>&1 | tee {log}"
 
 
@@ -131,8 +131,8 @@ rule figure:
             if experiment in plan.config.figures[wildcards.figure].experiments
         ],
     output:
-        "<results>/figures/{figure}.svg",
-        "<results>/figures/{figure}.png",
+        svg="<results>/figures/{figure}.svg",
+        png="<results>/figures/{figure}.png",
     log:
         "<results>/logs/figures/{figure}.log",
     benchmark:
@@ -146,7 +146,7 @@ rule figure:
     message:
         "Drawing {wildcards.figure}"
     shell:
-        "folder=$(dirname $(dirname {output[0]})); python -m common.present figure {params.paper} --scale {params.scale}"
+        "folder=$(dirname $(dirname {output.svg})); python -m common.present figure {params.paper} --scale {params.scale}"
         " --records $folder/records --name {wildcards.figure} --out $folder/figures/{wildcards.figure} 2>&1 | tee {log}"
 
 
@@ -167,6 +167,7 @@ rule report:
     params:
         paper=plan.paper,
         scale=plan.scale,
+        words=plan.words(),
         sources=plan.sources("common.present"),
     message:
         "Writing the report"

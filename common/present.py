@@ -68,19 +68,27 @@ def draw(config: PaperConfig, name: str, records: RecordSet, path: Path) -> None
     """Draw one figure of a paper with the function `name` of its `figures.py`.
 
     Raises:
-        DataError: there is no such function.
+        DataError: the figure is not in config.yaml, or there is no such function.
     """
     module = importlib.import_module(f"papers.{config.paper}.figures")
-    function = getattr(module, name, None)
+    function = getattr(module, name, None) if name in config.figures else None
     if function is None:
-        raise DataError(f"papers/{config.paper}/figures.py has no function {name}, which config.yaml lists under figures.")
+        raise DataError(
+            f"--name {name}: papers/{config.paper}/config.yaml lists the figures {', '.join(config.figures) or 'none'}, "
+            "and each must be a function in figures.py beside it."
+        )
     with style():
         save_figure(function(records), path)
 
 
 def _svg_element(path: Path) -> str:
-    """The `<svg>` element of a file, without the XML declaration that has no place inside HTML."""
-    text = path.read_text(encoding="utf-8")
+    """The `<svg>` element of a file, without the XML declaration, which HTML forbids. DataError when it is missing."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}. Make it with `python -m common.present figure … --name {path.stem}`."
+        ) from None
     return text[text.index("<svg") :]
 
 
@@ -117,7 +125,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="file (verdicts, figure without suffix, report, mlflow) or folder (tables)"
     )
-    parser.add_argument("--name", help="with `figure`: which one")
+    parser.add_argument("--name", default="", help="with `figure`: which one")
     arguments = parser.parse_args()
     folder = REPOSITORY / "papers" / arguments.paper
     try:

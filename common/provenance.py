@@ -30,19 +30,22 @@ def commit() -> tuple[str, bool]:
     A tree without git (an archive, a container) gets its commit from the environment variable REATTEND_COMMIT, set by whoever
     unpacked it; without either the commit is `unknown`, and counts as changed.
     """
-    head = _output_of("git", "rev-parse", "HEAD")
-    if head:
+    root, head = _output_of("git", "rev-parse", "--show-toplevel"), _output_of("git", "rev-parse", "HEAD")
+    if root and head and Path(root).resolve() == REPOSITORY:  # not another project's repository around this tree
         return head, bool(_output_of("git", "status", "--porcelain", "--untracked-files=no"))
     return os.environ.get("REATTEND_COMMIT", "unknown"), "REATTEND_COMMIT" not in os.environ
 
 
 def _imported_modules(path: Path) -> set[str]:
     names: set[str] = set()
+    package = path.relative_to(REPOSITORY).parent.parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
     return names
 
 

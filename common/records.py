@@ -132,6 +132,8 @@ def read_record(path: Path) -> Record:
         record = Record.model_validate_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"There is no record at {path}. Run its experiment first.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}). Delete it and run the experiment again.") from None
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
         raise DataError(f"{path} is not a valid record ({problems}). Delete the file and run the experiment again.") from None
@@ -190,7 +192,7 @@ class RecordSet:
                 "value": row.value,
                 "unit": row.unit,
                 "method": row.method,
-                "seed": row.seed if row.seed is not None else record.axes.get("seed"),
+                "seed": row.seed if row.seed is not None else {**record.axes, **row.setting}.get("seed"),
                 "timing": row.timing,
                 "record": record.identity,
             }

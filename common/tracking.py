@@ -24,15 +24,23 @@ def switched_off() -> bool:
     return os.environ.get("REATTEND_TRACKING", "on") == "off"
 
 
+def _database(uri: str) -> Path | None:
+    """The file of an sqlite database; None for a server."""
+    return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
+
+
 def _client() -> Any:
     """An MLflow client with the database in place. A file lock keeps parallel first calls from migrating it twice."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # MLflow's own 7 wait for minutes, once a cell
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     from filelock import FileLock
     from mlflow import MlflowClient
 
     uri = tracking_uri()
-    if uri.startswith("sqlite:///"):
-        database = Path(uri.removeprefix("sqlite:///"))
+    database = _database(uri)
+    if database is not None:
+        database.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{database}.lock"):
             client = MlflowClient(tracking_uri=uri)
             client.search_experiments(max_results=1)  # creates and migrates a missing database
@@ -45,15 +53,13 @@ def _experiment_id(client: Any, paper: str) -> str:
 
     experiment = client.get_experiment_by_name(paper)
     if experiment is None:
-        uri = tracking_uri()
-        location = (REPOSITORY / "mlruns").as_uri() if uri.startswith("sqlite:///") else None
+        database = _database(tracking_uri())
+        location = (database.parent / "mlruns" / paper).as_uri() if database is not None else None
         description = (
             f"Reproduction of papers/{paper}. One run a cell; tables and figures in the runs named `tables and figures`."
         )
         try:
-            return client.create_experiment(
-                paper, artifact_location=location and f"{location}/{paper}", tags={"mlflow.note.content": description}
-            )
+            return client.create_experiment(paper, artifact_location=location, tags={"mlflow.note.content": description})
         except MlflowException:  # another process created it meanwhile
             experiment = client.get_experiment_by_name(paper)
             if experiment is None:
@@ -69,9 +75,6 @@ def _metric_name(row_metric: str, method: str, setting: dict) -> str:
 
 
 def _log(record: Record, folder: Path) -> str:
-    from mlflow.entities import Dataset as DatasetEntity
-    from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
-
     client = _client()
     p = record.provenance
     tags = {
@@ -80,6 +83,7 @@ def _log(record: Record, folder: Path) -> str:
         "cell": record.identity,
         "scale": record.scale,
         "git_commit": p.commit,
+        "mlflow.source.git.commit": p.commit,
         "git_dirty": str(p.dirty).lower(),
         "device": p.device.name,
         "parameters_sha256": p.parameters_sha256,
@@ -92,6 +96,21 @@ def _log(record: Record, folder: Path) -> str:
         tags={"mlflow.source.name": p.command, **tags},
     )
     run_id = run.info.run_id
+    try:
+        _fill(client, run, record, folder)
+    except Exception:
+        client.set_terminated(run_id, "FAILED")
+        raise
+    client.set_terminated(run_id)
+    return run_id
+
+
+def _fill(client: Any, run: Any, record: Record, folder: Path) -> None:
+    """Log a record's parameters, metrics, data sets and its file into a run."""
+    from mlflow.entities import Dataset as DatasetEntity
+    from mlflow.entities import DatasetInput, InputTag, Metric, Param
+
+    p, run_id = record.provenance, run.info.run_id
     parameters = [Param(key, str(value)[:6000]) for key, value in {**record.parameters, **record.axes}.items()]
     for start in range(0, len(parameters), PARAMETERS_PER_CALL):
         client.log_batch(run_id, params=parameters[start : start + PARAMETERS_PER_CALL])
@@ -112,10 +131,6 @@ def _log(record: Record, folder: Path) -> str:
     if datasets:
         client.log_inputs(run_id, datasets)
     client.log_artifact(run_id, str(folder / "record.json"))
-    client.set_tag(run_id, "git_dirty", tags["git_dirty"])
-    client.log_batch(run_id, tags=[RunTag("record", record.identity)])
-    client.set_terminated(run_id)
-    return run_id
 
 
 def mirror(record: Record, folder: Path) -> None:
@@ -126,20 +141,25 @@ def mirror(record: Record, folder: Path) -> None:
     marker = folder / "tracking.json"
     if switched_off():
         return
-    if marker.exists():
-        known = json.loads(marker.read_text(encoding="utf-8"))
-        if known["results_sha256"] == record.results_sha256 and known["started_at"] == record.provenance.started_at:
-            return
+    this = {"results_sha256": record.results_sha256, "started_at": record.provenance.started_at}
     try:
-        run_id = _log(record, folder)
+        if marker.exists() and _mirrored(marker) == this:
+            return
+        write_text(marker, json.dumps({"run_id": _log(record, folder), **this}) + "\n")
     except Exception as error:  # whatever the server or its database raises must not cost a measurement
         print(
             f"warning: MLflow at {tracking_uri()} did not take {record.identity}: {error}. The record is whole.",
             file=sys.stderr,
         )
-        return
-    content = {"run_id": run_id, "results_sha256": record.results_sha256, "started_at": record.provenance.started_at}
-    write_text(marker, json.dumps(content) + "\n")
+
+
+def _mirrored(marker: Path) -> dict | None:
+    """Which measurement a `tracking.json` remembers; None when it is no such file."""
+    try:
+        known = json.loads(marker.read_text(encoding="utf-8"))
+        return {key: known[key] for key in ("results_sha256", "started_at")}
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def mirror_summary(paper: str, scale: str, folder: Path, verdicts: dict[str, str]) -> str | None:

@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from common.configuration import PaperConfig, SuiteConfig, batches_of, read_pape
 from common.provenance import REPOSITORY, source_digest
 from common.records import Scale
 from common.scale import Choice, choose_scale
+from common.tracking import switched_off, tracking_uri
 
 
 def papers() -> list[str]:
@@ -23,14 +24,14 @@ def suite_settings(config: Mapping[str, Any]) -> tuple[SuiteConfig, Choice]:
     return settings, choose_scale(settings.scale)
 
 
-def misspelt_target(arguments: list[str]) -> str | None:
-    """A hint when an argument looks like a paper's target but no such paper exists; None otherwise."""
+def misspelt_target(targets: Collection[str]) -> str | None:
+    """A hint when a target looks like a paper's but no such paper exists; None otherwise."""
     known = papers()
-    for argument in arguments:
-        parts = argument.split("/")
-        if len(parts) == 3 and parts[0] == "papers" and parts[1] not in known and not Path(argument).exists():
+    for target in targets:
+        parts = target.split("/")
+        if len(parts) in (2, 3) and parts[0] == "papers" and parts[1] not in known and not Path(target).exists():
             near = difflib.get_close_matches(parts[1], known, n=3, cutoff=0.4)
-            meant = " or ".join(f"papers/{name}/{parts[2]}" for name in near) or "one of " + ", ".join(known)
+            meant = " or ".join("/".join(["papers", name, *parts[2:]]) for name in near) or "one of " + ", ".join(known)
             return f"There is no paper {parts[1]!r}. Did you mean {meant}?"
     return None
 
@@ -59,7 +60,19 @@ class PaperPlan:
 
     def gpus(self, experiment: str) -> int:
         """1 for an experiment on a GPU at this scale, else 0."""
-        return int(self.config.experiments[experiment].device.at(self.scale) == "cuda")
+        return int(self.device(experiment) == "cuda")
+
+    def device(self, experiment: str) -> str:
+        """`cpu` or `cuda`: a change runs the experiment again."""
+        return self.config.experiments[experiment].device.at(self.scale)
+
+    def words(self) -> dict:
+        """The words of the report that stand in `config.yaml`: a change writes the report again."""
+        return {
+            "title": self.config.title,
+            "questions": {name: entry.question for name, entry in self.config.experiments.items()},
+            "captions": {name: entry.caption for name, entry in self.config.figures.items()},
+        }
 
     def minutes(self, experiment: str) -> int:
         """Expected wall time at most, in minutes."""
@@ -74,9 +87,10 @@ class PaperPlan:
         return source_digest(module if "." in module else f"papers.{self.paper}.{module}")
 
 
-def closing_words(results: str, scale: str, targets: list[str]) -> str:
-    """Where to look after a successful run."""
-    finished = [name for name in papers() if f"papers/{name}/all" in targets or "all" in targets]
+def closing_words(results: str, scale: str, targets: Collection[str]) -> str:
+    """Where to look after a successful run of `targets`; without targets Snakemake made all papers."""
+    everything = not targets or "all" in targets
+    finished = [name for name in papers() if f"papers/{name}/all" in targets or (everything and not name.startswith("_"))]
     lines = []
     for name in finished:
         folder = Path(results) / name / scale
@@ -88,10 +102,12 @@ def closing_words(results: str, scale: str, targets: list[str]) -> str:
                 f"  report   {folder}/report.html",
                 f"  records  {folder}/records/",
             ]
-    if lines:
-        lines.append(
-            "MLflow: `mlflow ui --backend-store-uri sqlite:///mlflow.db`, open http://127.0.0.1:5000, choose Model training"
+    if lines and not switched_off():
+        uri = tracking_uri()
+        served = (
+            f"open {uri}" if uri.startswith("http") else f"`mlflow ui --backend-store-uri {uri}`, open http://127.0.0.1:5000"
         )
+        lines.append(f"MLflow: {served}, choose Model training")
     return "\n".join(lines)
 
 
