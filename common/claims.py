@@ -279,7 +279,7 @@ class Agreement(_Part):
         """See the class. The estimate is ours minus reported; an interval that crosses the tolerance is inconclusive."""
         found = []
         for group, (rows,) in self._groups(self._rows(self.of, table)):
-            difference = mean_interval(rows["value"].to_numpy(dtype=np.float64) - reported[self.reported].value)
+            difference = mean_interval(rows["value"].to_numpy(dtype=np.float64) - float(reported[self.reported].value))
             low = difference.mean if difference.low is None else difference.low
             high = difference.mean if difference.high is None else difference.high
             inside = low >= -self.tolerance and high <= self.tolerance

@@ -1,6 +1,7 @@
 """Reported numbers: what is printed in the paper, with its table and row (`reported.csv`)."""
 
 import csv
+from decimal import Decimal
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -22,7 +23,7 @@ class ReportedNumber(BaseModel):
     table: str
     row: str
     column: str
-    value: float = Field(allow_inf_nan=False)
+    value: Decimal = Field(allow_inf_nan=False, description="with the digits that are printed")
     unit: str
     experiment: str = ""
     metric: str = ""

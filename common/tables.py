@@ -170,7 +170,7 @@ def reported_table(paper: str, reported: list[ReportedNumber], records: RecordSe
             found = sorted(set(rows["record"]))
             source = found[0] if len(found) == 1 else f"{found[0]} and {len(found) - 1} more"
             source += f"; {entry.note}" if entry.note else ""
-        lines.append((entry.table, entry.row, entry.column, number(entry.value), entry.unit, ours, count, source))
+        lines.append((entry.table, entry.row, entry.column, f"{entry.value:,}", entry.unit, ours, count, source))
     kind = "times and speed-ups" if timing else "numbers"
     return Table(
         name="reported_timing" if timing else "reported",
@@ -188,7 +188,7 @@ def claims_table(paper: str, verdicts: list[Verdict], reported: list[ReportedNum
     lines = []
     for verdict in verdicts:
         theirs = "; ".join(
-            f"{numbers[name].row} {numbers[name].column}: {number(numbers[name].value)}" for name in verdict.reported
+            f"{numbers[name].row} {numbers[name].column}: {numbers[name].value:,}" for name in verdict.reported
         )
         ours = "; ".join(
             f"{piece.what}{f' ({piece.group})' if piece.group else ''}: "

@@ -29,7 +29,7 @@ DENSE_NAMES = {"flash": "FlashAttention-2", "cudnn": "cuDNN", "flex": "FlexAtten
 
 def _reported_densities() -> dict[int, tuple[float, float]]:
     """Table 5 of the paper: length -> density without and with permutation (selected blocks of 128 / causal blocks)."""
-    blocks = {entry.id: entry.value for entry in read_reported(Path(__file__).with_name("reported.csv"))}
+    blocks = {entry.id: float(entry.value) for entry in read_reported(Path(__file__).with_name("reported.csv"))}
     densities = {}
     for length in (8192, 16384, 32768, 65536, 131072):
         causal = length // 128 * (length // 128 + 1) / 2

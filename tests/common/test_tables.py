@@ -266,10 +266,10 @@ def test_reported_numbers_stand_beside_ours_and_times_apart(records):
     ]
     numbers, times = (reported_table("example", entries, records, timing=timing) for timing in (False, True))
     assert [row[3:] for row in numbers.rows] == [
-        ("2.500", "1", "2.000 [1.000, 3.000]", "2", "example/measure/seed=0"),
-        ("2.500", "1", NOT_MEASURED, "", "no such model here"),
+        ("2.5", "1", "2.000 [1.000, 3.000]", "2", "example/measure/seed=0"),
+        ("2.5", "1", NOT_MEASURED, "", "no such model here"),
     ]
-    assert [row[3:7] for row in times.rows] == [("2.500", "ms", "5.000", "1")]
+    assert [row[3:7] for row in times.rows] == [("2.5", "ms", "5.000", "1")]
     assert (numbers.name, times.name) == ("reported", "reported_timing")
     check(numbers)
     check(times)
@@ -293,7 +293,7 @@ def test_claims_and_evidence_show_what_the_verdicts_hold(records):
     ]
     claims = claims_table("example", verdicts, [reported()], records.records)
     assert claims.rows == (
-        ("holds", "It holds.", "Table 1", "ours c: 2.500", "gain (length=8): 2.000 [1.000, 3.000]", "reproduced"),
+        ("holds", "It holds.", "Table 1", "ours c: 2.5", "gain (length=8): 2.000 [1.000, 3.000]", "reproduced"),
         ("open", "It may.", "Table 2", NOT_MEASURED, NOT_MEASURED, "not tested (no data)"),
     )
     evidence = evidence_table("example", verdicts, records.records)
