@@ -8,7 +8,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from common.kernels.block_selection.reference import pooled_logits
 from common.kernels.block_selection.top_p import ROUNDING
 from common.kernels.block_sparse_attention.block_lists import BlockLists
 
@@ -53,6 +52,41 @@ def block_means_triton(x: Tensor, block_size: int, order: Tensor | None, own_len
         HAS_ORDER=order is not None, OWN_LENGTH=own_length, num_warps=4,
     )  # fmt: skip
     return means
+
+
+@triton.jit(do_not_specialize=["H", "GROUP", "T"])
+def _logits_kernel(
+    q_means, k_means, logits,  # float32 [B, H, T, D], [B, Hk, T, D], [B, H, T, T]
+    H, GROUP, T, reach, D, scale,
+    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """A tile of q̄_i · k̄_j * scale, unless its columns all lie in later segments: those are never read."""
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    j = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
+    if tl.program_id(2) * BLOCK >= (tl.program_id(1) + 1) * BLOCK + reach:
+        return
+    head = tl.program_id(0).to(tl.int64)
+    key_head = head // H * (H // GROUP) + head % H // GROUP
+    s = tl.zeros([BLOCK, BLOCK], tl.float32)
+    for d0 in tl.range(0, D, BLOCK_D):
+        d = d0 + tl.arange(0, BLOCK_D)
+        q = tl.load(q_means + (head * T + i[:, None]) * D + d[None, :], mask=(i < T)[:, None] & (d < D)[None, :], other=0.0)
+        k = tl.load(k_means + (key_head * T + j[:, None]) * D + d[None, :], mask=(j < T)[:, None] & (d < D)[None, :], other=0.0)
+        s = tl.dot(q, k.T, s, input_precision="tf32x3")  # three products in 19 bits: as exact as float32
+    tl.store(logits + (head * T + i[:, None]) * T + j[None, :], s * scale, mask=(i < T)[:, None] & (j < T)[None, :])
+
+
+def causal_logits(q_means: Tensor, k_means: Tensor, segment_blocks: int) -> Tensor:
+    """`pooled_logits` where j is not in a later segment than i; the rest is left as it was in memory."""
+    B, H, T, D = q_means.shape
+    logits = torch.empty(B, H, T, T, dtype=torch.float32, device=q_means.device)
+    block = 64
+    tiles = triton.cdiv(T, block)
+    _logits_kernel[(B * H, tiles, tiles)](
+        q_means.contiguous(), k_means.contiguous(), logits, H, H // k_means.shape[1], T, segment_blocks - 1, D, D**-0.5,
+        BLOCK=block, BLOCK_D=32, num_warps=4,
+    )  # fmt: skip
+    return logits
 
 
 @triton.jit(do_not_specialize=["T", "SEGMENT_BLOCKS"])
@@ -110,7 +144,7 @@ def select_top_p_triton(
 ) -> BlockLists:
     """As `select_top_p`, without its checks."""
     B, H, T, _ = q_means.shape
-    logits = pooled_logits(q_means, k_means)
+    logits = causal_logits(q_means, k_means, segment_blocks)
     counts = torch.empty(B, H, T, dtype=torch.int32, device=logits.device)
     indices = torch.empty(B, H, T, T, dtype=torch.int32, device=logits.device)
     block_t = max(32, triton.next_power_of_2(T))

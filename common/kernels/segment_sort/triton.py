@@ -9,98 +9,102 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
 
-# Keys per program of the first pass: enough programs to fill a GPU at 8k keys, few partial results at 128k.
+from common.kernels.descriptors import for_descriptor
+
+# Keys per program: enough programs to fill a GPU at 8k keys, few partial results at 128k.
 CHUNK = 1024
 SEGMENT_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 
 
 @triton.jit
-def _logits(q, k_ptr, n, mask, stride_n, scale_log2, D: tl.constexpr, PRECISION: tl.constexpr):
-    """Logits q k^T * scale * log2(e) of the keys `n`, -inf where `mask` is off: float32 [BLOCK_M, BLOCK_N]."""
-    d = tl.arange(0, D)
-    k = tl.load(k_ptr + n[:, None].to(tl.int64) * stride_n + d[None, :], mask=mask[:, None], other=0.0)
-    return tl.where(mask[None, :], tl.dot(q, k.T, input_precision=PRECISION) * scale_log2, float("-inf"))
+def _logits(q, k_desc, b, head, n0, Nk, scale_log2, BLOCK_N: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr):
+    """Logits q k^T * scale * log2(e) of BLOCK_N keys from n0 on, -inf past the last: float32 [BLOCK_M, BLOCK_N]."""
+    k = k_desc.load([b, head, n0, 0]).reshape([BLOCK_N, D])
+    s = tl.dot(q, k.T, input_precision=PRECISION) * scale_log2
+    return tl.where((n0 + tl.arange(0, BLOCK_N) < Nk)[None, :], s, float("-inf"))
 
 
 @triton.jit
+def _load_queries(q_ptr, m, M, stride_qm, D: tl.constexpr):
+    return tl.load(q_ptr + m[:, None].to(tl.int64) * stride_qm + tl.arange(0, D)[None, :], mask=m[:, None] < M, other=0.0)
+
+
+@triton.jit(do_not_specialize=["H", "GROUP", "M", "Nk"])
 def _partial_normalizer_kernel(
-    q_ptr, k_ptr, maxima, sums,  # [B, H, M, D], [B, Hk, Nk, D], float32 [B, H, chunks, M] twice
-    stride_qb, stride_qh, stride_qm, stride_kb, stride_kh, stride_kn,
+    q_ptr, k_desc, maxima, sums,  # [B, H, M, D], [B, Hk, Nk, D], float32 [B, H, chunks, M] twice
+    stride_qb, stride_qh, stride_qm,
     H, GROUP, M, Nk, scale_log2,
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Row maxima of the logits and sums of 2^(logit - maximum), chunk by chunk of the keys."""
     h, chunk = tl.program_id(0) % H, tl.program_id(1)
-    b = (tl.program_id(0) // H).to(tl.int64)
+    b = tl.program_id(0) // H
     m = tl.program_id(2) * BLOCK_M + tl.arange(0, BLOCK_M)
-    q_offsets = m[:, None].to(tl.int64) * stride_qm + tl.arange(0, D)[None, :]
-    q = tl.load(q_ptr + b * stride_qb + h * stride_qh + q_offsets, mask=m[:, None] < M, other=0.0)
-    k_head = k_ptr + b * stride_kb + (h // GROUP) * stride_kh
+    q = _load_queries(q_ptr + b.to(tl.int64) * stride_qb + h * stride_qh, m, M, stride_qm, D)
 
     maximum = tl.full([BLOCK_M], -3.0e38, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
-    for start in tl.range(0, CHUNK, BLOCK_N):
-        n = chunk * CHUNK + start + tl.arange(0, BLOCK_N)
-        s = _logits(q, k_head, n, n < Nk, stride_kn, scale_log2, D, PRECISION)
+    for n0 in tl.range(chunk * CHUNK, tl.minimum((chunk + 1) * CHUNK, Nk), BLOCK_N):
+        s = _logits(q, k_desc, b, h // GROUP, n0, Nk, scale_log2, BLOCK_N, D, PRECISION)
         new_maximum = tl.maximum(maximum, tl.max(s, 1))
         total = total * tl.exp2(maximum - new_maximum) + tl.sum(tl.exp2(s - new_maximum[:, None]), 1)
         maximum = new_maximum
-    out = ((b * H + h) * tl.num_programs(1) + chunk) * M + m
+    out = (tl.program_id(0).to(tl.int64) * tl.num_programs(1) + chunk) * M + m
     tl.store(maxima + out, maximum, mask=m < M)
     tl.store(sums + out, total, mask=m < M)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["H", "GROUP", "M", "Nk"])
 def _column_mean_kernel(
-    q_ptr, k_ptr, normalizer, importance,  # [B, H, M, D], [B, Hk, Nk, D], float32 [B, H, M], float32 [B, H, Nk]
-    stride_qb, stride_qh, stride_qm, stride_kb, stride_kh, stride_kn,
+    q_ptr, k_desc, normalizer, importance,  # [B, H, M, D], [B, Hk, Nk, D], float32 [B, H, M], float32 [B, H, Nk]
+    stride_qb, stride_qh, stride_qm,
     H, GROUP, M, Nk, scale_log2,
-    D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, PRECISION: tl.constexpr,
+    D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """importance_n = mean over m of 2^(logit_mn - normalizer_m)."""
-    h = tl.program_id(0) % H
-    b = (tl.program_id(0) // H).to(tl.int64)
-    n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    q_head = q_ptr + b * stride_qb + h * stride_qh
-    k_head = k_ptr + b * stride_kb + (h // GROUP) * stride_kh
-    total = tl.zeros([BLOCK_N], tl.float32)
-    for start in tl.range(0, M, BLOCK_M):
-        m = start + tl.arange(0, BLOCK_M)
-        q_offsets = m[:, None].to(tl.int64) * stride_qm + tl.arange(0, D)[None, :]
-        q = tl.load(q_head + q_offsets, mask=m[:, None] < M, other=0.0)
-        s = _logits(q, k_head, n, n < Nk, stride_kn, scale_log2, D, PRECISION)
-        row = tl.load(normalizer + (b * H + h) * M + m, mask=m < M, other=float("inf"))  # no row: 2^-inf = 0
-        total += tl.sum(tl.exp2(s - row[:, None]), 0)
-    tl.store(importance + (b * H + h) * Nk + n, total / M, mask=n < Nk)
+    """importance_n = mean over m of 2^(logit_mn - normalizer_m), for a chunk of keys; several tiles of queries add up in it."""
+    h, chunk = tl.program_id(0) % H, tl.program_id(1)
+    b = tl.program_id(0) // H
+    row = tl.program_id(0).to(tl.int64)
+    for m0 in tl.range(0, M, BLOCK_M):
+        m = m0 + tl.arange(0, BLOCK_M)
+        q = _load_queries(q_ptr + b.to(tl.int64) * stride_qb + h * stride_qh, m, M, stride_qm, D)
+        shift = tl.load(normalizer + row * M + m, mask=m < M, other=float("inf"))  # no row: 2^-inf = 0
+        for n0 in tl.range(chunk * CHUNK, tl.minimum((chunk + 1) * CHUNK, Nk), BLOCK_N):
+            s = _logits(q, k_desc, b, h // GROUP, n0, Nk, scale_log2, BLOCK_N, D, PRECISION)
+            total = tl.sum(tl.exp2(s - shift[:, None]), 0) / M
+            n = n0 + tl.arange(0, BLOCK_N)
+            at = importance + row * Nk + n
+            if m0 > 0:
+                total += tl.load(at, mask=n < Nk, other=0.0)
+            tl.store(at, total, mask=n < Nk)
 
 
 def key_importance_triton(q_last: Tensor, k: Tensor, scale: float) -> Tensor:
     """As `key_importance`, without its checks."""
     B, H, M, D = q_last.shape
     Hk, Nk = k.shape[1:3]
-    q_last, k = (x if x.stride(-1) == 1 else x.contiguous() for x in (q_last, k))
+    q_last = q_last if q_last.stride(-1) == 1 else q_last.contiguous()
     exact = q_last.dtype == torch.float32  # exact float32 products run in registers: small tiles
     block_m = 16 if exact else min(128, max(16, triton.next_power_of_2(M)))
     block_n = 32 if exact else 128
     chunks = triton.cdiv(Nk, CHUNK)
-    common = (
-        *q_last.stride()[:3], *k.stride()[:3], H, H // Hk, M, Nk, scale * math.log2(math.e),
-    )  # fmt: skip
+    k_desc = TensorDescriptor.from_tensor(for_descriptor(k), [1, 1, block_n, D])
+    common = (*q_last.stride()[:3], H, H // Hk, M, Nk, scale * math.log2(math.e))
     options = {
-        "D": D, "BLOCK_M": block_m, "BLOCK_N": block_n, "PRECISION": "ieee" if exact else None,
-        "num_warps": 4 if exact else 8, "num_stages": 2,
+        "D": D, "BLOCK_M": block_m, "BLOCK_N": block_n, "CHUNK": CHUNK, "PRECISION": "ieee" if exact else None,
+        "num_warps": 4 if exact else 8, "num_stages": 1 if exact else 3,
     }  # fmt: skip
 
     maxima = torch.empty(B, H, chunks, M, dtype=torch.float32, device=k.device)
     sums = torch.empty_like(maxima)
-    grid = (B * H, chunks, triton.cdiv(M, block_m))
-    _partial_normalizer_kernel[grid](q_last, k, maxima, sums, *common, CHUNK=CHUNK, **options)
+    _partial_normalizer_kernel[(B * H, chunks, triton.cdiv(M, block_m))](q_last, k_desc, maxima, sums, *common, **options)
     maximum = maxima.amax(2, keepdim=True)
     normalizer = (maximum + (sums * torch.exp2(maxima - maximum)).sum(2, keepdim=True).log2()).squeeze(2)  # [B, H, M]
 
     importance = torch.empty(B, H, Nk, dtype=torch.float32, device=k.device)
-    _column_mean_kernel[(B * H, triton.cdiv(Nk, block_n))](q_last, k, normalizer, importance, *common, **options)
+    _column_mean_kernel[(B * H, chunks)](q_last, k_desc, normalizer, importance, *common, **options)
     return importance
 
 
@@ -110,7 +114,7 @@ def _argsort_kernel(
     segments, per_row,  # per_row: segments of one head
     SIZE: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Sort ROWS segments. Value and place share a 64-bit number; places fall, so that the earlier of two equal values is larger."""
+    """Sort ROWS segments. Value and place share a 64-bit number; places fall: the earlier of two equal values is larger."""
     segment = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     place = tl.arange(0, SIZE)[None, :]
     at = segment.to(tl.int64) * SIZE + place
