@@ -8,6 +8,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 import benchmarks.block_sparse_attention
+import benchmarks.lightning_attention
 import benchmarks.segment_sort  # noqa: F401  (registers)
 from benchmarks.registry import BENCHMARKS, Row
 from benchmarks.timing import machine, require_cuda

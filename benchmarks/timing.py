@@ -3,11 +3,10 @@
 import math
 import platform
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 import triton
-from torch import Tensor
 
 from common.errors import MissingHardwareError
 
@@ -39,6 +38,9 @@ def milliseconds(run: Callable[[], object]) -> float:
     return time
 
 
+Output = TypeVar("Output")
+
+
 class Timed(NamedTuple):
     """What became of one kernel: a time, or why there is none."""
 
@@ -47,7 +49,7 @@ class Timed(NamedTuple):
     failed: str | None
 
 
-def check_and_time(prepare: Callable[[], Callable[[], Tensor]], error: Callable[[Tensor], float], tolerance: float) -> Timed:
+def check_and_time(prepare: Callable[[], Callable[[], Output]], error: Callable[[Output], float], tolerance: float) -> Timed:
     """Check what a kernel returns, then time it.
 
     Args:

@@ -93,7 +93,8 @@ def test_block_means_of_a_transposed_half_tensor(implementation):
     seed=st.integers(0, 1000),
 )
 def test_selection_equals_the_loops(implementation, T, heads, tau, segment_blocks, score_own, with_always, seed):
-    q, k, always = tensors(2, *heads, T, 16, seed)
+    H, Hk = heads
+    q, k, always = tensors(2, H, Hk, T, 16, seed)
     always = always if with_always else None
     expected, clearance = naive_selection(q, k, tau, segment_blocks, score_own, always)
     if clearance < 1e-5:
