@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+import benchmarks.block_selection
 import benchmarks.block_sparse_attention
 import benchmarks.lightning_attention
 import benchmarks.segment_sort  # noqa: F401  (registers)

@@ -43,12 +43,16 @@ def run(args: argparse.Namespace) -> list[Row]:
         shapes = ((args.heads, BLOCK), (args.key_heads, length), (args.key_heads, length))
         q, k, v = (torch.randn(1, h, n, args.head_dim, device="cuda", dtype=torch.bfloat16, generator=g) for h, n in shapes)
         importance = key_importance(q, k, implementation="reference")
-        order = segment_argsort(importance, SEGMENT)
+        order = segment_argsort(importance, SEGMENT, implementation="reference")
         gathered = gather_keys_values(k, v, order, implementation="reference")[0]
         steps: dict[tuple[str, str], tuple[Callable[[], Tensor], Tensor]] = {
             ("key_importance", "ours"): (lambda q=q, k=k: key_importance(q, k), importance),
             ("key_importance", "PyTorch"): (lambda q=q, k=k: key_importance(q, k, implementation="reference"), importance),
-            ("segment_argsort", "ours (torch.sort)"): (lambda i=importance: segment_argsort(i, SEGMENT), order),
+            ("segment_argsort", "ours"): (lambda i=importance: segment_argsort(i, SEGMENT), order),
+            ("segment_argsort", "PyTorch"): (
+                lambda i=importance: segment_argsort(i, SEGMENT, implementation="reference"),
+                order,
+            ),
             ("gather_keys_values", "ours"): (lambda k=k, v=v, o=order: gather_keys_values(k, v, o)[0], gathered),
             ("gather_keys_values", "PyTorch"): (
                 lambda k=k, v=v, o=order: gather_keys_values(k, v, o, implementation="reference")[0],
