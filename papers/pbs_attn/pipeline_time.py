@@ -13,7 +13,7 @@ from common.experiment import Context, Measurement, main
 from common.kernels.block_sparse_attention import BlockLists, block_sparse_attention
 from common.kernels.segment_sort import gather_keys_values
 from common.sparse_attention import MeanPooling, density, structured_inputs
-from common.sparse_attention.blocks import number_of_blocks
+from common.sparse_attention.blocks import causal_blocks, number_of_blocks
 from common.timing import median_milliseconds
 from papers.pbs_attn.pbs_attn import PBSAttention, select_blocks
 
@@ -50,6 +50,22 @@ class Settings(Parameters):
     repeat_milliseconds: int
 
 
+def flex_attention(q: Tensor, k: Tensor, v: Tensor, block_size: int = 128) -> Callable[[], Tensor]:
+    """FlexAttention, compiled and causal: blocks below the diagonal are whole, those on it masked element by element."""
+    from torch.nn.attention import flex_attention as flex
+
+    N, T = q.shape[2], number_of_blocks(q.shape[2], block_size)
+    causal = causal_blocks(T, q.device)[None, None]
+    diagonal = torch.eye(T, dtype=torch.bool, device=q.device)[None, None]
+    partial, whole = BlockLists.from_mask(diagonal), BlockLists.from_mask(causal & ~diagonal)
+    mask = flex.BlockMask.from_kv_blocks(
+        partial.counts, partial.indices, whole.counts, whole.indices, BLOCK_SIZE=block_size,
+        mask_mod=lambda b, h, i, j: i >= j, seq_lengths=(N, N),
+    )  # fmt: skip
+    compiled = torch.compile(flex.flex_attention, dynamic=False)
+    return lambda: cast(Tensor, compiled(q, k, v, block_mask=mask, enable_gqa=True))
+
+
 def dense_attention(name: str, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tensor]:
     """Causal dense attention by a named kernel, as a function without arguments to be timed.
 
@@ -63,12 +79,7 @@ def dense_attention(name: str, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], 
         KeyError: the name is not known.
     """
     if name == "flex":
-        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-        N = q.shape[2]
-        causal = create_block_mask(lambda b, h, i, j: i >= j, None, None, N, N, device=q.device.type)
-        compiled = torch.compile(flex_attention, dynamic=False)
-        return lambda: cast(Tensor, compiled(q, k, v, block_mask=causal, enable_gqa=True))
+        return flex_attention(q, k, v)
     backend = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION, "math": SDPBackend.MATH}[name]
 
     def attend() -> Tensor:

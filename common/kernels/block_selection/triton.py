@@ -48,8 +48,8 @@ def block_means_triton(x: Tensor, block_size: int, order: Tensor | None, own_len
     means = torch.empty(B, H, T, D, dtype=torch.float32, device=x.device)
     _block_means_kernel[(B * H, T)](
         x, means if order is None else order.contiguous(), means, *x.stride()[:3], H, H // Hk, N, D, block_size,
-        BLOCK_N=min(64, triton.next_power_of_2(block_size)), BLOCK_D=triton.next_power_of_2(D),
-        HAS_ORDER=order is not None, OWN_LENGTH=own_length, num_warps=4,
+        BLOCK_N=min(128, triton.next_power_of_2(block_size)), BLOCK_D=triton.next_power_of_2(D),
+        HAS_ORDER=order is not None, OWN_LENGTH=own_length, num_warps=2,
     )  # fmt: skip
     return means
 
@@ -152,6 +152,6 @@ def select_top_p_triton(
         logits, counts if always is None else always.contiguous(), counts, indices, T, segment_blocks,
         max(tau - ROUNDING, 1e-30),
         SCORE_OWN=score_own, HAS_ALWAYS=always is not None, KEEP_ALL=tau == 1, BLOCK_T=block_t,
-        num_warps=min(8, max(1, block_t // 512)),
+        num_warps=min(8, max(1, block_t // 1024)),
     )  # fmt: skip
     return BlockLists(counts, indices)

@@ -1,7 +1,7 @@
 """Key importance, sorting and gathering, Triton kernels."""
 
 # Triton turns Python numbers into constexpr at the launch, and adds the launch's own options.
-# pyright: reportArgumentType=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportGeneralTypeIssues=false
 
 import math
 
@@ -16,14 +16,6 @@ from common.kernels.descriptors import for_descriptor
 # Keys per program: enough programs to fill a GPU at 8k keys, few partial results at 128k.
 CHUNK = 1024
 SEGMENT_SIZES = (16, 32, 64, 128, 256, 512, 1024)
-
-
-@triton.jit
-def _logits(q, k_desc, b, head, n0, Nk, scale_log2, BLOCK_N: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr):
-    """Logits q k^T * scale * log2(e) of BLOCK_N keys from n0 on, -inf past the last: float32 [BLOCK_M, BLOCK_N]."""
-    k = k_desc.load([b, head, n0, 0]).reshape([BLOCK_N, D])
-    s = tl.dot(q, k.T, input_precision=PRECISION) * scale_log2
-    return tl.where((n0 + tl.arange(0, BLOCK_N) < Nk)[None, :], s, float("-inf"))
 
 
 @triton.jit
@@ -47,7 +39,9 @@ def _partial_normalizer_kernel(
     maximum = tl.full([BLOCK_M], -3.0e38, tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
     for n0 in tl.range(chunk * CHUNK, tl.minimum((chunk + 1) * CHUNK, Nk), BLOCK_N):
-        s = _logits(q, k_desc, b, h // GROUP, n0, Nk, scale_log2, BLOCK_N, D, PRECISION)
+        k = k_desc.load([b, h // GROUP, n0, 0]).reshape([BLOCK_N, D])
+        s = tl.dot(q, k.T, input_precision=PRECISION) * scale_log2  # [BLOCK_M, BLOCK_N]
+        s = tl.where((n0 + tl.arange(0, BLOCK_N) < Nk)[None, :], s, float("-inf"))
         new_maximum = tl.maximum(maximum, tl.max(s, 1))
         total = total * tl.exp2(maximum - new_maximum) + tl.sum(tl.exp2(s - new_maximum[:, None]), 1)
         maximum = new_maximum
@@ -63,7 +57,10 @@ def _column_mean_kernel(
     H, GROUP, M, Nk, scale_log2,
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, CHUNK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """importance_n = mean over m of 2^(logit_mn - normalizer_m), for a chunk of keys; several tiles of queries add up in it."""
+    """importance_n = mean over m of 2^(logit_mn - normalizer_m), for a chunk of keys; several tiles of queries add up in it.
+
+    Keys are the rows of a tile, so that a sum over queries stays within a warp.
+    """
     h, chunk = tl.program_id(0) % H, tl.program_id(1)
     b = tl.program_id(0) // H
     row = tl.program_id(0).to(tl.int64)
@@ -72,8 +69,9 @@ def _column_mean_kernel(
         q = _load_queries(q_ptr + b.to(tl.int64) * stride_qb + h * stride_qh, m, M, stride_qm, D)
         shift = tl.load(normalizer + row * M + m, mask=m < M, other=float("inf"))  # no row: 2^-inf = 0
         for n0 in tl.range(chunk * CHUNK, tl.minimum((chunk + 1) * CHUNK, Nk), BLOCK_N):
-            s = _logits(q, k_desc, b, h // GROUP, n0, Nk, scale_log2, BLOCK_N, D, PRECISION)
-            total = tl.sum(tl.exp2(s - shift[:, None]), 0) / M
+            k = k_desc.load([b, h // GROUP, n0, 0]).reshape([BLOCK_N, D])
+            s = tl.dot(k, q.T, input_precision=PRECISION)  # [BLOCK_N, BLOCK_M]
+            total = tl.sum(tl.exp2(s * scale_log2 - shift[None, :]), 1) / M
             n = n0 + tl.arange(0, BLOCK_N)
             at = importance + row * Nk + n
             if m0 > 0:

@@ -33,7 +33,7 @@ def dense(q, k, v, mask, block_size, positions=None, scale=None):
     for b in range(B):
         for h in range(H):
             kh = h // (H // k.shape[1])
-            selected = torch.kron(mask[b, h].cpu(), torch.ones(block_size, block_size, dtype=torch.bool))[:N, :N].to(q.device)
+            selected = mask[b, h].repeat_interleave(block_size, 0)[:N].repeat_interleave(block_size, 1)[:, :N]
             position = torch.arange(N, device=q.device) if positions is None else positions[b, kh].long()
             visible = selected & (position[None, :] <= torch.arange(N, device=q.device)[:, None])
             logits = (D**-0.5 if scale is None else scale) * q[b, h] @ k[b, kh].T
@@ -441,10 +441,11 @@ def test_fifty_runs_give_the_same_bits_on_gpu(implementation):
 def test_as_accurate_as_dense_sdpa_on_gpu(implementation, dtype, size):
     """With every causal block: at most 1.2 times the error of PyTorch's flash kernel, against float64."""
     for N in (15, 63, 100, 1000, 4097):
-        q, k, v, *_ = make(N, H=8, Hk=2, D=128, block=128, dtype=dtype, device="cuda")
+        H = 8 if N > 100 else 64  # enough numbers for the ratio of two errors to mean something
+        q, k, v, *_ = make(N, H=H, Hk=2, D=128, block=128, dtype=dtype, device="cuda")
         q, v = size * q, size * v
         T = -(-N // 128)
-        mask = torch.ones(1, 8, T, T, dtype=torch.bool, device="cuda").tril()
+        mask = torch.ones(1, H, T, T, dtype=torch.bool, device="cuda").tril()
         exact = dense(q, k, v, mask, 128)
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
             flash = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
