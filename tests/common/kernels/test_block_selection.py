@@ -160,14 +160,17 @@ def test_bad_input_is_named(call, message):
 @pytest.mark.gpu
 @pytest.mark.parametrize("T", [1024, 1000, 2048])
 def test_selection_at_full_size_on_gpu(T):
-    """Rows as long as those of 128K and 256K tokens: the kernel and the reference differ only where rounding decides."""
+    """Rows as long as those of 128K and 256K tokens: the kernel and the reference differ only where rounding decides.
+
+    That is one block more or less at the end of a prefix, or one in place of another of nearly the same score.
+    """
     q, k, always = tensors(1, 8, 2, T, 128, T, spread=1.0)
     lists = select_top_p(q, k, tau=0.9, segment_blocks=2, always=always)
     lists.check_contents(T, 2)
     ours = lists.to_mask(T)
     expected = select_top_p(q, k, tau=0.9, segment_blocks=2, always=always, implementation="reference").to_mask(T)
     differing = (ours != expected).sum(-1)
-    assert int(differing.max()) <= 1
+    assert int(differing.max()) <= 2
     assert float((differing > 0).double().mean()) < 0.01
     again = select_top_p(q, k, tau=0.9, segment_blocks=2, always=always)
     assert torch.equal(again.indices, lists.indices)
