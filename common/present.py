@@ -21,7 +21,15 @@ from common.files import write_text
 from common.provenance import REPOSITORY
 from common.records import RecordSet, Scale
 from common.reported import read_reported
-from common.tables import Table, claims_table, evidence_table, reported_table
+from common.tables import (
+    Table,
+    claims_table,
+    evidence_table,
+    provenance_notes,
+    reported_in_short,
+    reported_table,
+    tests_in_short,
+)
 
 
 def paper_records(config: PaperConfig, scale: Scale, root: Path) -> RecordSet:
@@ -101,11 +109,20 @@ def report_page(folder: Path, config: PaperConfig, scale: Scale, records: Record
         {"name": name, "caption": entry.caption, "svg": _svg_element(out.parent / "figures" / f"{name}.svg")}
         for name, entry in config.figures.items()
     ]
+    reported = read_reported(folder / "reported.csv")
+    claims = [
+        {"verdict": verdict, "theirs": reported_in_short(verdict, reported), "ours": tests_in_short(verdict)}
+        for verdict in judge_all(folder, records, scale)
+    ]
     page = environment.get_template("paper.html.j2").render(
         config=config,
         scale=scale,
-        verdicts=judge_all(folder, records, scale),
-        tables=paper_tables(folder, config, scale, records),
+        claims=claims,
+        measured=any(claim["ours"] for claim in claims),
+        # The claims stand on the page already, and the footer is the same for all tables.
+        tables=paper_tables(folder, config, scale, records)[1:],
+        provenance=provenance_notes(records.records),
+        dirty=sum(record.provenance.dirty for record in records.records),
         figures=figures,
         bibtex=(folder / "references.bib").read_text(encoding="utf-8"),
         records=records.records,

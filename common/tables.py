@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class Table:
         rows: one string a cell, one line of text each: line breaks become spaces.
         notes: lines below the table.
         wide: headings of columns with long text (they wrap in LaTeX).
+        links: text of a cell -> the address it links to, in Markdown.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
     wide: tuple[str, ...] = field(default=())
+    links: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rows = tuple(tuple(" ".join(cell.split()) for cell in row) for row in self.rows)
@@ -55,10 +58,13 @@ class Table:
 
     def markdown(self) -> str:
         """GitHub Markdown: title, table, notes."""
-        rows = [[_markdown(cell) for cell in row] for row in self.rows]
+        rows = [[self._linked(cell) for cell in row] for row in self.rows]
         headers = [_markdown(column) for column in self.columns]
         body = tabulate(rows, headers=headers, tablefmt="github", disable_numparse=True)
         return "\n\n".join([f"**{_markdown(self.title)}**", body, *map(_markdown, self.notes)]) + "\n"
+
+    def _linked(self, cell: str) -> str:
+        return f"[{_markdown(cell)}]({self.links[cell]})" if cell in self.links else _markdown(cell)
 
     def csv(self) -> str:
         """CSV with a header line; the title and the notes are left out."""
@@ -182,14 +188,63 @@ def reported_table(paper: str, reported: list[ReportedNumber], records: RecordSe
     )
 
 
-def claims_table(paper: str, verdicts: list[Verdict], reported: list[ReportedNumber], records: list[Record]) -> Table:
-    """One row a claim: what the paper says, its numbers, ours, and the verdict."""
+def reported_in_short(verdict: Verdict, reported: list[ReportedNumber]) -> str:
+    """The paper's numbers that a claim names, on one line."""
     numbers = {entry.id: entry for entry in reported}
+    named = [numbers[name] for name in verdict.reported]
+    return "; ".join(f"{entry.row} {entry.column}: {entry.value:,}" for entry in named) or NOT_MEASURED
+
+
+def summary_table(paper: str, verdicts: list[Verdict], reported: list[ReportedNumber], records: list[Record]) -> Table:
+    """One row a claim, short enough for a README: each test once, with its range where it was made in several settings."""
     lines = []
     for verdict in verdicts:
-        theirs = "; ".join(
-            f"{numbers[name].row} {numbers[name].column}: {numbers[name].value:,}" for name in verdict.reported
+        outcomes = [piece.outcome for piece in verdict.evidence]
+        if verdict.outcome == "not tested":
+            outcome = f"not tested ({verdict.reason.partition('; bring: ')[0]})"  # what to bring stands in the full table
+        elif verdict.outcome == "reproduced":
+            outcome = "reproduced"
+        else:
+            outcome = f"{verdict.outcome} ({outcomes.count(verdict.outcome)} of {len(outcomes)} tests)"
+        lines.append(
+            (
+                verdict.statement,
+                reported_in_short(verdict, reported),
+                "; ".join(tests_in_short(verdict)) or NOT_MEASURED,
+                outcome,
+            )
         )
+    return Table(
+        name="summary",
+        title=f"{paper}: what the paper says and what we found",
+        columns=("The paper says", "Paper", "Ours", "Verdict"),
+        rows=tuple(lines),
+        notes=provenance_notes(records),
+        wide=("The paper says", "Paper", "Ours", "Verdict"),
+    )
+
+
+def tests_in_short(verdict: Verdict) -> list[str]:
+    """Each test of a claim once: what it measures and our number, or its range where it was made in several settings."""
+    tests: dict[str, list[Interval]] = {}
+    for piece in verdict.evidence:
+        if piece.estimate is not None:
+            tests.setdefault(piece.what, []).append(Interval(piece.estimate, piece.low, piece.high, piece.n))
+    return [f"{what}: {_range(intervals)}" for what, intervals in tests.items()]
+
+
+def _range(intervals: list[Interval]) -> str:
+    """`0.482 [0.471, 0.493]`, or `0.482 to 0.731 (4 settings)`."""
+    if len(intervals) == 1:
+        return with_interval(intervals[0])
+    means = [interval.mean for interval in intervals]
+    return f"{number(min(means))} to {number(max(means))} ({len(means)} settings)"
+
+
+def claims_table(paper: str, verdicts: list[Verdict], reported: list[ReportedNumber], records: list[Record]) -> Table:
+    """One row a claim: what the paper says, its numbers, ours, and the verdict."""
+    lines = []
+    for verdict in verdicts:
         ours = "; ".join(
             f"{piece.what}{f' ({piece.group})' if piece.group else ''}: "
             + with_interval(Interval(piece.estimate, piece.low, piece.high, piece.n))
@@ -197,7 +252,14 @@ def claims_table(paper: str, verdicts: list[Verdict], reported: list[ReportedNum
             if piece.estimate is not None
         )
         lines.append(
-            (verdict.claim, verdict.statement, verdict.source, theirs or NOT_MEASURED, ours or NOT_MEASURED, verdict.words)
+            (
+                verdict.claim,
+                verdict.statement,
+                verdict.source,
+                reported_in_short(verdict, reported),
+                ours or NOT_MEASURED,
+                verdict.words,
+            )
         )
     return Table(
         name="claims",

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from common.figures import COLUMN_WIDTH
+from common.figures import COLUMN_WIDTH, line_look
 from common.records import RecordSet
 
 
@@ -13,13 +13,16 @@ def gradient_against_dimension(records: RecordSet) -> Figure:
     rows = table[table["metric"] == "gradient_norm"]
     figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.2))
     for number, (method, group) in enumerate(rows.groupby("method")):
+        look = line_look(number)
         for _, line in group.groupby("seed"):
-            axes.plot(line["d_k"], line["value"], color=f"C{number}", alpha=0.25, linewidth=0.8)
+            axes.plot(line["d_k"], line["value"], color=look["color"], alpha=0.35, linewidth=0.6)
         mean = group.groupby("d_k")["value"].mean()
-        axes.plot(mean.index, mean.to_numpy(), color=f"C{number}", marker="o", label=str(method))
+        axes.plot(mean.index, mean.to_numpy(), label=str(method), **look)
     axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
-    axes.set_xlabel(r"$d_k$")
+    dimensions = sorted({int(d_k) for d_k in table["d_k"]})
+    axes.set_xticks(dimensions, [str(d_k) for d_k in dimensions])
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel(r"dimension of queries and keys $d_k$")
     axes.set_ylabel("gradient norm of the softmax")
     axes.legend()
     return figure

@@ -8,23 +8,28 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from common.errors import DataError
-from common.figures import PAGE_WIDTH
+from common.figures import COLUMN_WIDTH, PAGE_WIDTH, length_axis, length_name, line_look
 from common.records import RecordSet
 from common.reported import read_reported
 from common.statistics import mean_interval
 
 ORDER_NAMES = {
-    "none": "natural order",
     "last_block": "last-block queries (PBS-Attn)",
     "random_query": "random queries",
     "average_query": "average query",
     "greedy": "greedy, local",
     "random": "random order",
 }
-STAGE_NAMES = {"permute": "permute", "select": "select blocks", "attention": "block-sparse attention"}
+STAGE_LOOKS = {  # name, colour, hatching
+    "permute": ("permute", "#E69F00", ""),
+    "select": ("select blocks", "#000000", ""),
+    "attention": ("block-sparse attention", "#D55E00", "////"),
+}
 DENSE_NAMES = {"flash": "FlashAttention-2", "cudnn": "cuDNN", "flex": "FlexAttention", "math": "PyTorch math"}
+DENSE_COLOURS = {"flash": "#0072B2", "cudnn": "#56B4E9", "flex": "#D9D9D9", "math": "#0072B2"}
 
 
 def _reported_densities() -> dict[int, tuple[float, float]]:
@@ -60,48 +65,65 @@ def _length_shown(rows: pd.DataFrame) -> int:
     return int(max([length for length in lengths if length <= 8192] or lengths))
 
 
-def _line_with_band(axes: Axes, rows: pd.DataFrame, x: str, colour: str, label: str, width: float = 1.4) -> None:
-    """Mean of `value` against x with its 95% interval."""
+def _line_with_band(axes: Axes, rows: pd.DataFrame, x: str, number: int, label: str) -> None:
+    """Mean of `value` against x with its 95% interval, in the look of line `number`."""
     places = sorted(float(place) for place in rows[x].unique())
-    groups = [(place, mean_interval(_where(rows, **{x: place})["value"].to_numpy(dtype=np.float64))) for place in places]
-    axes.plot(places, [interval.mean for _, interval in groups], color=colour, label=label, marker="o", linewidth=width)
-    low = [interval.mean if interval.low is None else interval.low for _, interval in groups]
-    high = [interval.mean if interval.high is None else interval.high for _, interval in groups]
-    axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+    groups = [mean_interval(_where(rows, **{x: place})["value"].to_numpy(dtype=np.float64)) for place in places]
+    look = line_look(number)
+    axes.plot(places, [interval.mean for interval in groups], label=label, **look)
+    low = [interval.mean if interval.low is None else interval.low for interval in groups]
+    high = [interval.mean if interval.high is None else interval.high for interval in groups]
+    axes.fill_between(places, low, high, color=look["color"], alpha=0.15, linewidth=0)
+
+
+def _legend_below(axes: Axes) -> None:
+    """A legend in two columns under the axis, where no line can run through it."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, handlelength=3)
+
+
+def _gain(rows: pd.DataFrame, order: str) -> pd.DataFrame:
+    """Coverage of an order minus that of the natural order, in percentage points, window by window."""
+    items = ["text", "window", "density"]
+    pairs = _where(rows, method=order).merge(_where(rows, method="none"), on=items, suffixes=("", "_natural"))
+    return pairs.assign(value=100 * (pairs["value"] - pairs["value_natural"]))
 
 
 def coverage_against_density(records: RecordSet) -> Figure:
-    """Coverage against density: oracle selection by key order, and the paper's selection over thresholds."""
+    """Coverage gained by sorting at equal density (oracle selection), and the paper's selection over thresholds."""
     oracle = _rows(records, "coverage", "oracle_coverage")
     length = _length_shown(oracle)
     oracle = _where(oracle, length=length)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.7))
-    for number, (order, label) in enumerate(ORDER_NAMES.items()):
-        rows = _where(oracle, method=order)
-        if not rows.empty:
-            width = 1.8 if order in ("none", "last_block") else 1.0
-            _line_with_band(left, rows, "density", f"C{number}", label, width)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.1))
+    left.axhline(0, label="natural order", color="black", linewidth=1)
+    present = set(oracle["method"])
+    for number, (order, label) in enumerate(ORDER_NAMES.items(), start=1):
+        if order in present:
+            _line_with_band(left, _gain(oracle, order), "density", number, label)
     left.set_title(f"oracle selection, {length:,} tokens")
-    left.legend(loc="lower right")
+    left.set_ylabel("coverage gained (percentage points)")
 
     selected = {name: _rows(records, "coverage", f"selected_{name}") for name in ("density", "coverage")}
     lines = {
-        "none": "natural order",
-        "last_block": "PBS-Attn",
-        "last_block_shared": "PBS-Attn, shared",
-        "mean_pooling": "MeanPooling",
+        "none": (0, "natural order"),
+        "last_block": (1, "PBS-Attn"),
+        "last_block_shared": (3, "PBS-Attn, shared"),
+        "mean_pooling": (6, "MeanPooling"),
     }
-    for number, (method, label) in enumerate(lines.items()):
+    for method, (number, label) in lines.items():
         means = [_where(frame, length=length, method=method).groupby("tau")["value"].mean() for frame in selected.values()]
-        right.plot(means[0].to_numpy(), means[1].to_numpy(), color=f"C{(0, 1, 3, 6)[number]}", marker="o", label=label)
-        for tau, x, y in zip(means[0].index, means[0].to_numpy(), means[1].to_numpy(), strict=True):
-            if method == "last_block":
-                right.annotate(f"{tau:g}", (x, y), xytext=(3, -8), textcoords="offset points", fontsize=6, color="#555555")
+        points = list(zip(means[0].index, means[0].to_numpy(), means[1].to_numpy(), strict=True))
+        right.plot([x for _, x, _ in points], [y for _, _, y in points], label=label, **line_look(number))
+        for tau, x, y in points if method == "last_block" else []:
+            if tau in (0.9, means[0].index.min(), means[0].index.max()):  # the paper's, and the ends of the curve
+                right.annotate(
+                    rf"$\tau$ = {tau:g}", (x, y), xytext=(-3, 4), textcoords="offset points", ha="right", fontsize=6.5
+                )
+    right.margins(x=0.2, y=0.1)  # room for the labels
     right.set_title(rf"selection by threshold $\tau$, {length:,} tokens")
-    right.legend(loc="lower right")
+    right.set_ylabel("coverage of attention mass")
     for axes in (left, right):
         axes.set_xlabel("density (blocks read / causal blocks)")
-        axes.set_ylabel("coverage of attention mass")
+        _legend_below(axes)
     return figure
 
 
@@ -109,24 +131,23 @@ def selected_blocks_by_length(records: RecordSet) -> Figure:
     """Density at the paper's threshold by length, without and with sorting; and the reduction."""
     rows = _where(_rows(records, "coverage", "selected_density"), tau=0.9)
     saved = _where(_rows(records, "coverage", "fewer_blocks"), than="none")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.5))
-    for method, colour, label in (("none", "C0", "natural order"), ("last_block", "C1", "sorted (PBS-Attn)")):
-        _line_with_band(left, _where(rows, method=method), "length", colour, label)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.9))
+    for number, (method, label) in enumerate((("none", "natural order"), ("last_block", "sorted (PBS-Attn)"))):
+        _line_with_band(left, _where(rows, method=method), "length", number, label)
     densities = _reported_densities()
+    grey = {"color": "#777777", "linewidth": 0.9, "markerfacecolor": "white"}
     for column, marker, label in ((0, "o", "paper, natural order"), (1, "s", "paper, sorted")):
-        values = [pair[column] for pair in densities.values()]
-        left.plot(list(densities), values, color="#999999", marker=marker, linestyle="--", linewidth=1, label=label)
+        left.plot(list(densities), [pair[column] for pair in densities.values()], marker=marker, label=label, **grey)
     left.set_ylabel("selected blocks / causal blocks")
-    _line_with_band(right, saved, "length", "C1", "SmolLM2-135M")
+    left.set_ylim(0, 1.05)
+    _line_with_band(right, saved, "length", 1, "SmolLM2-135M")
     reported = [100 * (1 - with_ / without) for without, with_ in densities.values()]
-    right.plot(list(densities), reported, color="#999999", marker="o", linestyle="--", linewidth=1, label="paper, Llama-3.1-8B")
+    right.plot(list(densities), reported, marker="s", label="paper, Llama-3.1-8B", **grey)
     right.axhline(0, color="#444444", linewidth=0.6)
     right.set_ylabel("fewer blocks by sorting, %")
     for axes in (left, right):
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1024:g}K")
-        axes.set_xlabel("context length (tokens)")
-        axes.legend()
+        length_axis(axes, [*(int(length) for length in rows["length"].unique()), *densities])
+        _legend_below(axes)
     return figure
 
 
@@ -135,46 +156,55 @@ def time_breakdown(records: RecordSet) -> Figure:
     rows = _rows(records, "pipeline_time", "time")
     lengths = sorted(int(length) for length in rows["length"].unique())
     dense = [name for name in DENSE_NAMES if name in set(rows["method"])]
-    figure, axes = plt.subplots(figsize=(PAGE_WIDTH, 2.8))
-    width = 0.8 / (len(dense) + 1)
     places = rows[["method", "stage", "length"]].itertuples(index=False, name=None)
     times = {
         (str(method), str(stage), int(length)): float(_where(rows, method=method, stage=stage, length=length)["value"].median())
         for method, stage, length in places
     }
+    figure, axes = plt.subplots(figsize=(PAGE_WIDTH if len(lengths) > 2 else COLUMN_WIDTH, 2.8))
+    width = 0.84 / (len(dense) + 1)
+
+    def label(x: float, height: float, milliseconds: float) -> None:
+        text = f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
+        axes.annotate(text, (x, height), xytext=(0, 1), textcoords="offset points", ha="center", va="bottom", fontsize=6)
+
     for place, length in enumerate(lengths):
-        fastest = min(times[name, "total", length] for name in dense)
+        timed = [name for name in dense if (name, "total", length) in times]
+        fastest = min(times[name, "total", length] for name in timed)
+        x = place - 0.42 + width / 2
         bottom = 0.0
-        for number, (stage, label) in enumerate(STAGE_NAMES.items()):
+        for stage, (name, colour, hatch) in STAGE_LOOKS.items():
             height = times["pbs_attn", stage, length] / fastest
             axes.bar(
-                place - 0.4 + width / 2,
+                x,
                 height,
                 width * 0.92,
                 bottom=bottom,
-                color=("#E69F00", "#009E73", "#D55E00")[number],
-                label=f"PBS-Attn: {label}" if place == 0 else None,
+                color=colour,
+                hatch=hatch,
+                edgecolor="white",
+                linewidth=0.4,
+                label=f"PBS-Attn: {name}",
             )
             bottom += height
-        axes.annotate(
-            f"{times['pbs_attn', 'total', length]:.3g} ms",
-            (place - 0.4 + width / 2, bottom),
-            ha="center",
-            va="bottom",
-            fontsize=6,
+        total = times["pbs_attn", "total", length] / fastest
+        axes.plot(
+            [x - width / 2, x + width / 2], [total, total], color="black", linewidth=1.2, label="PBS-Attn: all stages in one"
         )
-        for number, name in enumerate(dense):
-            height = times[name, "total", length] / fastest
-            x = place - 0.4 + width * (number + 1.5)
-            colour = ("#0072B2", "#56B4E9", "#999999", "#CC79A7")[number]
-            axes.bar(x, height, width * 0.92, color=colour, label=DENSE_NAMES[name] if place == 0 else None)
-            axes.annotate(f"{times[name, 'total', length]:.3g} ms", (x, height), ha="center", va="bottom", fontsize=6)
-    axes.set_xticks(range(len(lengths)), [f"{length // 1024}K" for length in lengths])
+        label(x, max(bottom, total), times["pbs_attn", "total", length])
+        for number, name in enumerate(dense, start=1):
+            if name in timed:
+                height = times[name, "total", length] / fastest
+                axes.bar(x + number * width, height, width * 0.92, color=DENSE_COLOURS[name], label=DENSE_NAMES[name])
+                label(x + number * width, height, times[name, "total", length])
+    axes.set_xticks(range(len(lengths)), [length_name(length) for length in lengths])
     axes.set_xlabel("context length (tokens)")
-    axes.set_ylabel("time / fastest dense kernel")
+    axes.set_ylabel("time / fastest dense kernel\n(above the bars: ms)")
     axes.grid(axis="x", visible=False)
-    axes.legend(ncols=2, loc="upper right")
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.25)
+    axes.margins(y=0.08)
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # each label once
+    columns = 4 if len(lengths) > 2 else 2
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns, handlelength=1.4)
     return figure
 
 
@@ -188,18 +218,21 @@ def attention_map(records: RecordSet) -> Figure:
     record = candidates[lengths.index(shown)]
     arrays = records.arrays(record)
     layer, head = (int(number) for number in arrays["map_layer_and_head"])
-    figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH * 0.75, 2.6), sharey=True)
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH * 0.85, 2.8), sharey=True)
     titles = {"none": "natural order", "last_block": "sorted inside segments"}
     image = None
     for axes, (order, title) in zip(panels, titles.items(), strict=True):
-        mass = np.where(arrays[f"map_{order}"] > 1e-4, arrays[f"map_{order}"], np.nan)
-        image = axes.imshow(mass, norm=LogNorm(1e-4, 1), cmap="viridis", interpolation="nearest")
+        mass = arrays[f"map_{order}"]
+        mass = np.where(mass > 0, np.maximum(mass, 1e-4), np.nan)  # white is what a causal query may not read
+        image = axes.imshow(mass, norm=LogNorm(1e-4, 1), interpolation="nearest")
         density = float(arrays[f"density_at_coverage_{order}"][layer, head])
-        axes.set_title(f"{title}: {100 * density:.0f}% of the blocks hold 97.5%")
+        axes.set_title(f"{title}:\n97.5% of mass in {100 * density:.0f}% of blocks")
         axes.set_xlabel("key block")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         axes.grid(visible=False)
     panels[0].set_ylabel("query block")
     assert image is not None
-    figure.colorbar(image, ax=panels, label="attention mass", shrink=0.9)
+    figure.colorbar(image, ax=panels, label="attention mass of a block", extend="min")
     figure.suptitle(f"layer {layer}, head {head}, {shown:,} tokens of {record.axes['text']}", fontsize=8)
     return figure

@@ -11,7 +11,7 @@ import pytest
 from common import present
 from common.configuration import read_paper_config
 from common.errors import DataError
-from common.records import RecordSet
+from common.records import RecordSet, read_record, write_record
 from tests.example_records import TEMPLATE, measure_template
 
 
@@ -76,6 +76,20 @@ def test_everything_is_made_from_records_alone(call, results):
     assert "@inproceedings{vaswani2017attention" in page
     assert not re.search(r'(src|href)="(?!#)', page), "the page must be self-contained"
     assert (folder / "mlflow_run.txt").read_text() == "not tracked\n"
+
+
+def test_the_report_says_when_records_were_measured_with_local_changes(call, results):
+    everything(call)
+    folders = [path.parent for path in sorted(results.glob("standard/records/*/*/record.json"))]
+    for dirty, seen in ((0, False), (2, True)):
+        for number, folder in enumerate(folders):
+            record = read_record(folder / "record.json")
+            provenance = record.provenance.model_copy(update={"dirty": number < dirty})
+            write_record(folder, record.model_copy(update={"provenance": provenance}), {})
+        call("report", "report.html")
+        page = (results / "standard" / "report.html").read_text(encoding="utf-8")
+        assert ('id="dirty"' in page) == seen
+        assert ("2 of 5 records were measured with local changes" in page) == seen
 
 
 def test_the_numbers_in_the_tables_are_those_of_the_records(call, results):

@@ -5,13 +5,14 @@ import io
 import re
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from common.claims import Evidence, Verdict
+from common.claims import Evidence, Outcome, Verdict
 from common.records import RecordSet, Row, write_record
 from common.reported import ReportedNumber
 from common.statistics import Interval
@@ -24,6 +25,7 @@ from common.tables import (
     provenance_notes,
     reported_table,
     rows_beside,
+    summary_table,
     with_interval,
 )
 from tests.example_records import PROVENANCE, make_record
@@ -302,6 +304,37 @@ def test_claims_and_evidence_show_what_the_verdicts_hold(records):
     )
     check(claims)
     check(evidence)
+
+
+def test_the_summary_has_each_test_once_with_its_range(records):
+    def piece(what, estimate, outcome: Outcome = "reproduced", **interval):
+        return Evidence(outcome=outcome, what=what, estimate=estimate, n=2, records=["a/b/c"], **interval)
+
+    pieces = [piece("gain", 2.0), piece("gain", -1.5, "contradicted"), piece("loss", 0.25, low=0.125, high=0.5)]
+    base: dict[str, Any] = {"source": "Table 1", "reported": ["x"]}
+    verdicts = [
+        Verdict(claim="a", statement="It holds.", outcome="reproduced", evidence=pieces[2:], **base),
+        Verdict(claim="b", statement="It fails.", outcome="contradicted", reason="gain", evidence=pieces, **base),
+        Verdict(claim="c", statement="It may.", source="", outcome="not tested", reason="no data; bring: weights; texts"),
+    ]
+    summary = summary_table("example", verdicts, [reported()], records.records)
+    loss = "loss: 0.2500 [0.1250, 0.5000]"
+    assert summary.rows == (
+        ("It holds.", "ours c: 2.5", loss, "reproduced"),
+        ("It fails.", "ours c: 2.5", f"gain: -1.500 to 2.000 (2 settings); {loss}", "contradicted (1 of 3 tests)"),
+        ("It may.", NOT_MEASURED, NOT_MEASURED, "not tested (no data)"),
+    )
+    check(summary)
+
+
+def test_cells_link_in_markdown_alone():
+    table = Table("t", "title", ("a", "b"), (("the_paper [1]", "other"),), links={"the_paper [1]": "papers/x/README.md"})
+    assert "[the_paper [1]](papers/x/README.md) | other" in table.markdown()
+    tokens = MarkdownIt("commonmark").enable("table").parse(table.markdown())
+    links = [c for token in tokens for c in token.children or () if c.type == "link_open"]
+    assert [link.attrs["href"] for link in links] == ["papers/x/README.md"]
+    plain = Table("t", "title", ("a", "b"), table.rows)
+    assert (table.csv(), table.latex()) == (plain.csv(), plain.latex())
 
 
 def test_notes_say_where_the_numbers_come_from():

@@ -44,8 +44,12 @@ def test_a_record_becomes_one_finished_run_with_all_it_holds(tmp_path, database)
     record = record_in(tmp_path / "record", parameters={"size": 3, "words": "x" * 7000, "taus": [0.5, 0.9]})
     tracking.mirror(record, tmp_path / "record")
     client, (run,) = runs_of(database)
-    assert run.info.run_name == "measure: seed=0"
+    assert run.info.run_name == "measure: seed=0 (standard)"
     assert run.info.status == "FINISHED"
+    assert run.info.start_time == 1767225600000  # 2026-01-01 in UTC, when it was measured
+    assert run.info.end_time == run.info.start_time + 1000  # and how long that took
+    described = "`example/measure/seed=0` at scale standard: `error` a pure number, `time` in ms"
+    assert run.data.tags["mlflow.note.content"] == described
     expected = {
         "paper": "example",
         "experiment": "measure",
@@ -162,17 +166,18 @@ def test_a_batch_goes_on_when_tracking_fails(tmp_path, database, monkeypatch, ca
 def test_tables_figures_and_verdicts_become_one_run(tmp_path, database):
     for name in ("tables/claims.csv", "tables/claims.md", "figures/curve.svg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("Claim,Verdict\nholds,reproduced\n" if name.endswith("csv") else "text")
+        (tmp_path / name).write_text("Claim,Paper,Verdict\nholds,3 of 4,reproduced\n" if name.endswith("csv") else "text")
     run_id = tracking.mirror_summary("example", "standard", tmp_path, {"holds": "reproduced"})
     client, (run,) = runs_of(database)
     assert run_id is not None
     assert run.info.run_id == run_id
     assert (run.info.run_name, run.info.status) == ("tables and figures (standard)", "FINISHED")
     assert run.data.tags["verdict.holds"] == "reproduced"
+    assert run.data.tags["mlflow.note.content"] == "- holds: **reproduced**"
     assert {file.path for file in client.list_artifacts(run_id, "tables")} == {"tables/claims.csv", "tables/claims.md"}
     assert [file.path for file in client.list_artifacts(run_id, "figures")] == ["figures/curve.svg"]
     table = client.load_table(run.info.experiment_id, "paper_vs_ours.json", [run_id])
-    pd.testing.assert_frame_equal(table, pd.DataFrame({"Claim": ["holds"], "Verdict": ["reproduced"]}))
+    pd.testing.assert_frame_equal(table, pd.DataFrame({"Claim": ["holds"], "Verdict": ["reproduced"], "Paper": ["3 of 4"]}))
 
 
 def test_eight_processes_on_a_missing_database_lose_nothing(tmp_path, database):
