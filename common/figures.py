@@ -1,6 +1,6 @@
 """One style for all figures, and writing them as SVG and PNG."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any, cast
 from common.files import whole_or_absent
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLUMN_WIDTH = 3.5  # inches: one column of a two-column paper
 PAGE_WIDTH = 7.0
 # Okabe and Ito's palette: told apart by readers with colour vision deficiencies.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Marker and dashes go with the colour, so that lines stay apart in greyscale print.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
 STYLE = {
     "figure.dpi": 100,
     "savefig.dpi": 300,
@@ -35,7 +39,34 @@ STYLE = {
     "legend.frameon": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "reattend",
+    "hatch.linewidth": 0.6,
+    "image.cmap": "viridis",  # its lightness rises evenly: it survives greyscale
 }
+
+
+def line_look(number: int) -> dict[str, Any]:
+    """Colour, marker and dashes of the line with this number, for `axes.plot(..., **line_look(0))`."""
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": DASHES[number % len(DASHES)],
+    }
+
+
+def length_axis(axes: "Axes", lengths: Iterable[int]) -> None:
+    """A logarithmic horizontal axis of context lengths, with a tick at each: 512, 2K, 128K."""
+    from matplotlib.ticker import NullLocator
+
+    places = sorted(set(lengths))
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(places, [length_name(place) for place in places])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("context length (tokens)")
+
+
+def length_name(length: int) -> str:
+    """`512`, `2K`, `128K`: a number of tokens with K for 1,024."""
+    return f"{length // 1024}K" if length >= 1024 and length % 1024 == 0 else f"{length:,}"
 
 
 @contextmanager
@@ -55,6 +86,9 @@ def save_figure(figure: "Figure", path: Path) -> None:
     """Write `<path>.svg` and `<path>.png`; the same figure gives the same bytes. Raises DataError when it cannot be written."""
     import matplotlib.pyplot as plt
 
+    for _ in range(2):  # laid out once for both formats; the second pass settles what images and colour bars have moved
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
     for suffix in (".svg", ".png"):
         with whole_or_absent(path.with_suffix(suffix)) as temporary:
             figure.savefig(temporary, metadata={"Date": None} if suffix == ".svg" else {"Software": None})
