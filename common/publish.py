@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import get_args
@@ -26,16 +26,37 @@ from common.claims import Outcome, Verdict, judge_all, write_verdicts
 from common.configuration import PaperConfig, cells_of, read_paper_config
 from common.errors import DataError, ReattendError
 from common.experiment import stop_with_message
-from common.files import whole_or_absent
+from common.files import whole_or_absent, write_text
 from common.present import draw, paper_records, paper_tables
-from common.provenance import REPOSITORY
+from common.provenance import REPOSITORY, commit, source_digest
 from common.records import Record, RecordSet, Scale
 from common.reported import read_reported
 from common.tables import NOT_MEASURED, Table, number, summary_table
 from common.workflow import papers
 
 JUDGED: tuple[Scale, ...] = ("standard", "paper")  # scale smoke proves that the code runs; there is nothing to cite
+SOURCES = "sources.json"
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+
+class Sources(BaseModel):
+    """A commit whose sources are those that records were measured with, though their own checkout had local changes.
+
+    Written by `record` where a copy of a checkout measured, one that git takes for changed; the digests show it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    commit: str
+    source_sha256: dict[str, str]
+
+    @property
+    def note(self) -> str:
+        """One line for the foot of a table."""
+        return (
+            "The measuring machine's copy of the checkout counted as changed; the digests of the sources in the records are "
+            f"those of commit {self.commit[:12]}."
+        )
 
 
 @dataclass(frozen=True)
@@ -48,6 +69,7 @@ class Recorded:
         scale: which scale.
         records: what was measured; at least one record.
         verdicts: of the paper's claims on these records.
+        sources: the commit that has the sources, where the records' own commit does not say so.
     """
 
     hardware: str
@@ -55,6 +77,7 @@ class Recorded:
     scale: Scale
     records: RecordSet
     verdicts: list[Verdict]
+    sources: Sources | None
 
     @property
     def started(self) -> datetime:
@@ -117,15 +140,28 @@ def record(paper: str, scale: Scale, results: Path, *, allow_dirty: bool = False
             f"The records in {source} come from several commits ({', '.join(c[:12] for c in commits)}), so no single checkout "
             "gives these numbers. Measure all of them from one commit (`--again` measures a cell anew)."
         )
-    if dirty and not allow_dirty:
+    same_sources = _commit_with_these_sources(kept.records) if dirty else None
+    if dirty and same_sources is None and not allow_dirty:
         raise DataError(
             f"{len(dirty)} of {len(kept.records)} records in {source} were measured with local changes ({dirty[0]}"
-            f"{', ...' if len(dirty) > 1 else ''}), so the commit does not give these numbers. Commit and measure again, or "
-            "add --allow-dirty."
+            f"{', ...' if len(dirty) > 1 else ''}), so the commit does not give these numbers. Check out, without changes, the "
+            "commit that has the sources they were measured with, or commit and measure again, or add --allow-dirty."
         )
     target = REPOSITORY / "results" / "recorded" / hardware_name(devices[0]) / paper / scale / "records"
     _copy_records(kept, target)
+    if same_sources is None:
+        (target.parent / SOURCES).unlink(missing_ok=True)
+    else:
+        write_text(target.parent / SOURCES, same_sources.model_dump_json(indent=1) + "\n")
     return target
+
+
+def _commit_with_these_sources(records: Iterable[Record]) -> "Sources | None":
+    """This checkout's commit, if it has no changes and the very sources that the records were measured with; else None."""
+    here, changed = commit()
+    digests = {f"papers.{r.paper}.{r.experiment}": r.provenance.source_sha256 for r in records}
+    same = all(r.provenance.source_sha256 == source_digest(f"papers.{r.paper}.{r.experiment}") for r in records)
+    return Sources(commit=here, source_sha256=digests) if same and not changed else None
 
 
 def _paper_config(paper: str) -> PaperConfig:
@@ -183,9 +219,26 @@ def recorded_results(paper: str) -> list[Recorded]:
             if records.records:
                 verdicts = judge_all(folder, records, scale)
                 found.append(
-                    Recorded(path.relative_to(REPOSITORY / "results/recorded").parts[0], config, scale, records, verdicts)
+                    Recorded(
+                        path.relative_to(REPOSITORY / "results/recorded").parts[0],
+                        config,
+                        scale,
+                        records,
+                        verdicts,
+                        _sources(path.parent / SOURCES),
+                    )
                 )
     return sorted(found, key=lambda results: results.started, reverse=True)
+
+
+def _sources(path: Path) -> Sources | None:
+    """What a `sources.json` says; None where there is none. Raises DataError when it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return Sources.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise DataError(f"{path} is damaged ({error.errors()[0]['msg']}). Restore it from the repository.") from None
 
 
 def paper_files(results: Recorded) -> dict[Path, bytes]:
@@ -194,7 +247,8 @@ def paper_files(results: Recorded) -> dict[Path, bytes]:
     with tempfile.TemporaryDirectory() as temporary:
         tables, figures = Path(temporary) / "report/tables" / paper, Path(temporary) / "report/figures" / paper
         for table in paper_tables(REPOSITORY / "papers" / paper, config, results.scale, results.records):
-            table.write(tables)
+            notes = (results.sources.note,) if results.sources else ()
+            replace(table, notes=(*table.notes, *notes)).write(tables)
         write_verdicts(tables / "verdicts.json", results.verdicts)
         for name in config.figures:
             draw(config, name, results.records, figures / name)
@@ -215,6 +269,8 @@ def results_block(published: Recorded, others: list[Recorded]) -> str:
         f"[the paper's numbers beside ours]({tables}/reported.md), [times]({tables}/reported_timing.md)"
         + (f"; [figures]({figures}/)." if published.config.figures else "."),
     ]
+    if published.sources:
+        lines.insert(1, published.sources.note)
     if others:
         lines.append("Also recorded: " + ", ".join(f"{o.device} (scale {o.scale}, {o.started:%Y-%m-%d})" for o in others) + ".")
     return "\n\n".join(lines)

@@ -44,6 +44,7 @@ def repository(tmp_path, monkeypatch):
     readme.write_text("# Sums\n\n<!-- benchmark: sums begin -->\n<!-- benchmark: sums end -->\n\nafter\n")
     monkeypatch.setattr(publish, "REPOSITORY", tmp_path)
     monkeypatch.setattr(workflow, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(publish, "commit", lambda: ("c" * 40, True))
     return tmp_path
 
 
@@ -167,6 +168,30 @@ def test_dirty_records_are_taken_when_asked_and_the_tables_say_so(repository, me
     assert call("tables")[0] == 0
     for path in ("papers/_template/README.md", "report/tables/_template/claims.md", "report/tables/_template/evidence.tex"):
         assert "with local changes" in (repository / path).read_text()
+
+
+def test_dirty_records_are_taken_where_a_clean_checkout_has_their_very_sources(repository, measured, call, monkeypatch):
+    lay_results(repository, measured, dirty=True)
+    monkeypatch.setattr(publish, "commit", lambda: ("c" * 40, False))
+    assert call("record", "_template")[0] == 0
+    folder = repository / "results" / "recorded" / "nvidia-h200" / "_template" / "standard"
+    assert json.loads((folder / "sources.json").read_text())["commit"] == "c" * 40
+    assert call("tables")[0] == 0
+    for path in ("papers/_template/README.md", "report/tables/_template/claims.md", "report/tables/_template/evidence.tex"):
+        assert "those of commit cccccccccccc" in (repository / path).read_text()
+    assert call("tables", "--check")[0] == 0
+    (folder / "sources.json").write_text("{}")
+    assert "sources.json is damaged" in call("tables", "--check")[1]
+
+
+def test_dirty_records_with_other_sources_are_refused_and_an_old_statement_goes(repository, measured, call, monkeypatch):
+    lay_results(repository, measured, dirty=True)
+    monkeypatch.setattr(publish, "commit", lambda: ("c" * 40, False))
+    assert call("record", "_template")[0] == 0
+    lay_results(repository, measured, dirty=True, source_sha256="0" * 64)
+    assert "were measured with local changes" in call("record", "_template")[1]
+    assert call("record", "_template", "--allow-dirty")[0] == 0
+    assert not list((repository / "results" / "recorded").rglob("sources.json"))
 
 
 def test_what_is_not_there_is_one_message(repository, measured, call):

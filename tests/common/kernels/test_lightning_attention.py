@@ -437,7 +437,8 @@ GPU_SLOPES = [0.0, 0.004, 0.03, 0.1, 0.7, 8.0]
 @pytest.mark.parametrize("size", [1.0, 30.0])
 def test_errors_on_gpu_are_those_of_sdpa(N, dtype, size):
     bound = sdpa_errors(dtype, 2048, 128)
-    q, k, v, slopes, S_0, do, dS = draw(N, B=2, slopes=GPU_SLOPES, D=128, E=128, dtype=dtype, device="cuda")
+    B = 2 if N > 15 else 64  # with one token a head's error is that of a few rounded scalars: take the RMS over many
+    q, k, v, slopes, S_0, do, dS = draw(N, B=B, slopes=GPU_SLOPES, D=128, E=128, dtype=dtype, device="cuda")
     k = k * size
     if dtype == torch.float16:  # outputs and gradients of size 30 sqrt(N D) would pass 65504
         v, do = v / size, do / size
