@@ -2,6 +2,7 @@
 
 import json
 import re
+from decimal import Decimal
 
 import pandas as pd
 import pytest
@@ -14,7 +15,7 @@ from common.records import RecordSet, Row, Scale, write_record
 from common.reported import ReportedNumber, read_reported
 from tests.example_records import make_record
 
-REPORTED = [ReportedNumber(id="paper-number", table="Table 1", row="ours", column="error", value=10.0, unit="1")]
+REPORTED = [ReportedNumber(id="paper-number", table="Table 1", row="ours", column="error", value=Decimal("10.0"), unit="1")]
 ERROR = {"experiment": "measure", "metric": "error"}
 
 
