@@ -13,7 +13,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.registry import Row, benchmark
-from benchmarks.timing import check_and_time
+from benchmarks.timing import check_and_time, matrix_product_rate
 from common.errors import InputError
 from common.kernels.block_sparse_attention import BlockLists, block_sparse_attention
 
@@ -133,7 +133,7 @@ DENSE = {"SDPA flash": sdpa(SDPBackend.FLASH_ATTENTION), "SDPA cuDNN": sdpa(SDPB
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this benchmark."""
     parser.add_argument("--lengths", type=int, nargs="+", default=[8192, 32768, 131072], help="tokens, multiples of 128")
-    parser.add_argument("--densities", type=float, nargs="+", default=[0.5, 0.25, 0.1], help="share of causal blocks")
+    parser.add_argument("--densities", type=float, nargs="+", default=[0.5, 0.25, 0.1, 0.05], help="share of causal blocks")
     parser.add_argument("--heads", type=int, default=32)
     parser.add_argument("--key-heads", type=int, default=8)
     parser.add_argument("--head-dim", type=int, default=128)
@@ -150,17 +150,22 @@ def run(args: argparse.Namespace) -> list[Row]:
     sparse = dict(SPARSE)
     if importlib.util.find_spec("flash_attn") and importlib.util.find_spec("flash_attn.cute"):
         sparse["FlashAttention-4"] = flash_attention_4
+    limit = matrix_product_rate()
     rows: list[Row] = []
     for length in args.lengths:
         for density in (1.0, *args.densities):
             problem = Problem.draw(length, density, args.heads, args.key_heads, args.head_dim, args.seed)
-            rows += compare(problem, {**sparse, **DENSE} if density == 1.0 else sparse)
+            rows += compare(problem, {**sparse, **DENSE} if density == 1.0 else sparse, limit)
             torch.cuda.empty_cache()
     return rows
 
 
-def compare(problem: Problem, kernels: dict[str, Callable[[Problem], Callable[[], Tensor]]]) -> list[Row]:
-    """Check and time the kernels on one problem; `times_ours` is a kernel's time over ours, which comes first."""
+def compare(problem: Problem, kernels: dict[str, Callable[[Problem], Callable[[], Tensor]]], limit: float) -> list[Row]:
+    """Check and time the kernels on one problem.
+
+    `times_ours` is a kernel's time over ours, which comes first; `limit_share` its rate over `limit`, that of a large matrix
+    product in FLOP/s.
+    """
     rows: list[Row] = []
     ours_ms = None
     for name, prepare in kernels.items():
@@ -176,6 +181,7 @@ def compare(problem: Problem, kernels: dict[str, Callable[[Problem], Callable[[]
                 "density": round(problem.density, 4),
                 "ms": ms,
                 "tflops": problem.flops(problem.density) / ms / 1e9 if ms else None,
+                "limit_share": problem.flops(problem.density) / (ms / 1e3) / limit if ms else None,
                 "times_ours": ms / ours_ms if ms and ours_ms else None,
                 "error": error,
                 "failed": failed,

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.registry import Row, benchmark
-from benchmarks.timing import check_and_time, milliseconds
+from benchmarks.timing import check_and_time, copy_rate
 from common.errors import InputError
 from common.kernels.lightning_attention import lightning_attention, lightning_attention_quadratic
 
@@ -165,13 +165,6 @@ KERNELS = {
 }
 
 
-def copy_bandwidth() -> float:
-    """Bytes per second that a copy of 1 GiB reads and writes on this device."""
-    source = torch.zeros(1 << 30, dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    return 2 * source.numel() / (milliseconds(lambda: target.copy_(source)) / 1e3)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of this benchmark."""
     parser.add_argument("--lengths", type=int, nargs="+", default=[2048, 8192, 32768, 131072], help="tokens per sequence")
@@ -189,7 +182,7 @@ def run(args: argparse.Namespace) -> list[Row]:
     kernels = dict(KERNELS)
     if not importlib.util.find_spec("fla"):
         del kernels[SIMPLE_GLA]
-    bandwidth = copy_bandwidth()
+    bandwidth = copy_rate()
     rows: list[Row] = []
     for length in args.lengths:
         problem = Problem.draw(args.tokens // length, length, args.heads, args.head_dim, args.seed)

@@ -38,6 +38,19 @@ def milliseconds(run: Callable[[], object]) -> float:
     return time
 
 
+def copy_rate() -> float:
+    """Bytes per second that a copy of 1 GiB reads and writes: the limit of what moves data."""
+    source = torch.zeros(1 << 30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.numel() / (milliseconds(lambda: target.copy_(source)) / 1e3)
+
+
+def matrix_product_rate(size: int = 8192) -> float:
+    """Floating-point operations per second of a square bfloat16 product of random matrices: the limit of what multiplies."""
+    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    return 2 * size**3 / (milliseconds(lambda: a @ b) / 1e3)
+
+
 Output = TypeVar("Output")
 
 

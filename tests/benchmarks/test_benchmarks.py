@@ -1,0 +1,116 @@
+"""Benchmarks: a wrong result is never timed, and every benchmark runs (the latter on a GPU)."""
+
+import argparse
+import json
+
+import pytest
+import torch
+
+import benchmarks.__main__ as command_line
+from benchmarks import timing
+from benchmarks.registry import BENCHMARKS, Benchmark
+from benchmarks.timing import check_and_time
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Times every call as 2 ms and counts the calls that were timed."""
+    timed = []
+    monkeypatch.setattr(timing, "milliseconds", lambda run: timed.append(run()) or 2.0)
+    return timed
+
+
+def test_a_right_result_is_timed(clock):
+    assert check_and_time(lambda: lambda: 3.0, lambda out: out - 3.0, 0.1) == (2.0, 0.0, None)
+    assert clock == [3.0]
+
+
+@pytest.mark.parametrize("error", [0.2, float("nan"), float("inf")])
+def test_a_wrong_result_is_not_timed(clock, error):
+    result = check_and_time(lambda: lambda: 0, lambda out: error, 0.1)
+    assert result.ms is None
+    assert result.failed is not None
+    assert "wrong result" in result.failed
+    assert not clock
+
+
+@pytest.mark.parametrize("where", ["prepare", "run"])
+def test_a_kernel_that_raises_is_left_out_with_its_reason(clock, where):
+    def fail():
+        raise ValueError("no kernel for these inputs\nand more")
+
+    result = check_and_time(fail if where == "prepare" else lambda: fail, lambda out: 0.0, 0.1)
+    assert result == (None, None, "ValueError: no kernel for these inputs")
+    assert not clock
+
+
+def fake(rows):
+    """A list of benchmarks with one that gives these rows."""
+
+    def add_arguments(parser):
+        parser.add_argument("--length", type=int, default=4)
+
+    return {"sums": Benchmark("sums", "adds", add_arguments, lambda _: rows)}
+
+
+@pytest.mark.parametrize(("failed", "status"), [(None, 0), ("wrong result", 1)])
+def test_the_command_prints_writes_and_says_what_failed(monkeypatch, capsys, tmp_path, failed, status):
+    rows = [
+        {"kernel": "ours", "ms": 1.5, "error": 1e-3, "failed": None},
+        {"kernel": "peer", "ms": None if failed else 2.0, "error": 0.5, "failed": failed},
+    ]
+    monkeypatch.setattr(command_line, "BENCHMARKS", fake(rows))
+    monkeypatch.setattr(command_line, "require_cuda", lambda: None)
+    monkeypatch.setattr(command_line, "machine", lambda: {"device": "a GPU"})
+    assert command_line.main(["sums", "--length", "8", "--out", str(tmp_path / "sums.json")]) == status
+    said = capsys.readouterr().out
+    assert "1.5" in said
+    assert ("not reported: kernel peer" in said) == (failed is not None)
+    written = json.loads((tmp_path / "sums.json").read_text())
+    assert written == {"benchmark": "sums", "arguments": {"length": 8}, "machine": {"device": "a GPU"}, "rows": rows}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_command_says_so(capsys):
+    assert command_line.main(["segment_sort"]) == 2
+    assert "none is visible" in capsys.readouterr().err
+
+
+SMALL = {
+    "block_sparse_attention": ["--lengths", "1024", "--densities", "0.5", "--heads", "4", "--key-heads", "2"],
+    "block_selection": ["--lengths", "1024", "--heads", "4", "--key-heads", "2"],
+    "segment_sort": ["--lengths", "1024", "--heads", "4", "--key-heads", "2"],
+    "lightning_attention": ["--lengths", "512", "--tokens", "1024", "--heads", "2"],
+}
+
+
+def test_every_benchmark_has_a_small_run():
+    assert set(SMALL) == set(BENCHMARKS)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", SMALL)
+def test_benchmarks_on_gpu(name):
+    parser = argparse.ArgumentParser()
+    BENCHMARKS[name].add_arguments(parser)
+    rows = BENCHMARKS[name].run(parser.parse_args(SMALL[name]))
+    ours = [row for row in rows if row["kernel"] == "ours"]
+    assert ours
+    assert all(row["failed"] is None for row in ours)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("block_sparse_attention", ["--lengths", "100"], "not positive multiples of 128"),
+        ("block_sparse_attention", ["--densities", "0"], r"do not lie in \(0, 1\]"),
+        ("block_selection", ["--lengths", "100"], "not positive multiples of 256"),
+        ("segment_sort", ["--lengths", "100"], "not positive multiples of 256"),
+        ("lightning_attention", ["--lengths", "3000"], "do not divide --tokens"),
+    ],
+)
+def test_bad_sizes_are_named(name, arguments, message):
+    parser = argparse.ArgumentParser()
+    BENCHMARKS[name].add_arguments(parser)
+    with pytest.raises(ValueError, match=message):
+        BENCHMARKS[name].run(parser.parse_args(arguments))
