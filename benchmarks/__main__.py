@@ -10,7 +10,8 @@ from tabulate import tabulate
 import benchmarks.block_selection
 import benchmarks.block_sparse_attention
 import benchmarks.lightning_attention
-import benchmarks.segment_sort  # noqa: F401  (registers)
+import benchmarks.segment_sort
+import benchmarks.sorted_prefill  # noqa: F401  (registers)
 from benchmarks.registry import BENCHMARKS, Row
 from benchmarks.timing import machine, require_cuda
 from common.errors import ReattendError

@@ -9,7 +9,9 @@ import torch
 import benchmarks.__main__ as command_line
 from benchmarks import timing
 from benchmarks.registry import BENCHMARKS, Benchmark
+from benchmarks.sorted_prefill import Pipeline, compare
 from benchmarks.timing import check_and_time
+from common.sparse_attention import structured_inputs
 
 
 @pytest.fixture
@@ -80,12 +82,32 @@ SMALL = {
     "block_sparse_attention": ["--lengths", "1024", "--densities", "0.5", "--heads", "4", "--key-heads", "2"],
     "block_selection": ["--lengths", "1024", "--heads", "4", "--key-heads", "2"],
     "segment_sort": ["--lengths", "1024", "--heads", "4", "--key-heads", "2"],
+    "sorted_prefill": ["--lengths", "1024", "--heads", "4", "--key-heads", "2"],
     "lightning_attention": ["--lengths", "512", "--tokens", "1024", "--heads", "2"],
 }
 
 
 def test_every_benchmark_has_a_small_run():
     assert set(SMALL) == set(BENCHMARKS)
+
+
+def test_the_sorted_prefill_is_checked_as_a_whole_and_timed_by_stage(clock):
+    inputs = structured_inputs(768, heads=2, key_heads=1, head_dim=64)
+    rows = compare(Pipeline(*inputs))
+    assert [row["stage"] for row in rows] == ["whole", "sort", "gather", "select", "attend"]
+    assert rows[0]["error"] == pytest.approx(0.0, abs=1e-5)
+    assert all(row["ms"] == 2.0 and row["share"] == 1.0 for row in rows)
+
+    class Wrong(Pipeline):
+        def attend(self):
+            return super().attend() + 1
+
+        def whole(self):
+            return self.attend()
+
+    rows = compare(Wrong(*inputs))
+    assert [row["stage"] for row in rows] == ["whole"]
+    assert "wrong result" in str(rows[0]["failed"])
 
 
 @pytest.mark.gpu
@@ -106,6 +128,7 @@ def test_benchmarks_on_gpu(name):
         ("block_sparse_attention", ["--densities", "0"], r"do not lie in \(0, 1\]"),
         ("block_selection", ["--lengths", "100"], "not positive multiples of 256"),
         ("segment_sort", ["--lengths", "100"], "not positive multiples of 256"),
+        ("sorted_prefill", ["--lengths", "256"], "not multiples of 256 from 512 on"),
         ("lightning_attention", ["--lengths", "3000"], "do not divide --tokens"),
     ],
 )
