@@ -12,6 +12,7 @@ from common.kernels.block_selection.top_p import ROUNDING
 from common.kernels.block_sparse_attention.block_lists import BlockLists
 
 LARGEST_ROW = 16384  # blocks whose scores one program holds
+SHORTEST_ROW = 256  # of the narrowest program
 
 
 @triton.jit(do_not_specialize=["H", "GROUP", "N"])
@@ -89,20 +90,20 @@ def causal_logits(q_means: Tensor, k_means: Tensor, segment_blocks: int) -> Tens
     return logits
 
 
-@triton.jit(do_not_specialize=["T", "SEGMENT_BLOCKS"])
+@triton.jit(do_not_specialize=["T", "SEGMENT_BLOCKS", "FIRST", "ROWS"])
 def _top_p_kernel(
-    logits, always, counts, indices,  # float32 [B, H, T, T], int32 [B, H], [B, H, T], [B, H, T, T]
-    T, SEGMENT_BLOCKS, limit,
+    logits, always, counts, indices,  # float32 [B, H, T, T], int32 [B, H], [B, H, T], [B, H, T, T], zeros
+    T, SEGMENT_BLOCKS, FIRST, ROWS, limit,
     SCORE_OWN: tl.constexpr, HAS_ALWAYS: tl.constexpr, KEEP_ALL: tl.constexpr, BLOCK_T: tl.constexpr,
 ):  # fmt: skip
-    """One row: softmax, shortest prefix, forced blocks, list.
+    """One of the ROWS rows from FIRST on: softmax, shortest prefix, forced blocks, list. No row's blocks reach BLOCK_T.
 
     An entry is kept if the entries before it sum to less than `limit`. The mass above a value falls as the value grows, so the
     smallest value whose mass above is still less than the limit is found by halving an interval, 31 times: as many as a float
     between 0 and 1 has bits. Positive floats are ordered as their bits are.
     """
-    row = tl.program_id(0)
-    i = row % T
+    i = FIRST + tl.program_id(0) % ROWS
+    row = tl.program_id(0) // ROWS * T + i
     j = tl.arange(0, BLOCK_T)
     first_own = i // SEGMENT_BLOCKS * SEGMENT_BLOCKS
     end = tl.minimum(first_own + SEGMENT_BLOCKS, T)
@@ -136,7 +137,6 @@ def _top_p_kernel(
     tl.store(counts + row, count)
     numbers = indices + row.to(tl.int64) * T
     tl.store(numbers + place, j, mask=selected)
-    tl.store(numbers + j, 0, mask=(j >= count) & (j < T))
 
 
 def select_top_p_triton(
@@ -146,12 +146,18 @@ def select_top_p_triton(
     B, H, T, _ = q_means.shape
     logits = causal_logits(q_means, k_means, segment_blocks)
     counts = torch.empty(B, H, T, dtype=torch.int32, device=logits.device)
-    indices = torch.empty(B, H, T, T, dtype=torch.int32, device=logits.device)
-    block_t = max(32, triton.next_power_of_2(T))
-    _top_p_kernel[(B * H * T,)](
-        logits, counts if always is None else always.contiguous(), counts, indices, T, segment_blocks,
-        max(tau - ROUNDING, 1e-30),
-        SCORE_OWN=score_own, HAS_ALWAYS=always is not None, KEEP_ALL=tau == 1, BLOCK_T=block_t,
-        num_warps=min(8, max(1, block_t // 1024)),
-    )  # fmt: skip
+    indices = torch.zeros(B, H, T, T, dtype=torch.int32, device=logits.device)
+    first = 0
+    block_t = SHORTEST_ROW
+    while first < T:  # short rows in narrow programs, longer ones in programs twice as wide
+        end = T if block_t >= T else block_t // segment_blocks * segment_blocks
+        if end > first:
+            _top_p_kernel[(B * H * (end - first),)](
+                logits, counts if always is None else always.contiguous(), counts, indices,
+                T, segment_blocks, first, end - first, max(tau - ROUNDING, 1e-30),
+                SCORE_OWN=score_own, HAS_ALWAYS=always is not None, KEEP_ALL=tau == 1, BLOCK_T=block_t,
+                num_warps=min(8, max(1, block_t // 1024)),
+            )  # fmt: skip
+            first = end
+        block_t *= 2
     return BlockLists(counts, indices)

@@ -15,6 +15,10 @@ from common.kernels.descriptors import for_descriptor
 
 # Keys per program: enough programs to fill a GPU at 8k keys, few partial results at 128k.
 CHUNK = 1024
+# (keys of a tile, warps, stages) of the two passes over the keys in half precision.
+NORMALIZER_LAUNCH = (128, 8, 3)
+COLUMN_MEAN_LAUNCH = (128, 8, 3)
+EXACT_LAUNCH = (32, 4, 1)  # exact float32 products run in registers: small tiles
 SEGMENT_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -84,25 +88,28 @@ def key_importance_triton(q_last: Tensor, k: Tensor, scale: float) -> Tensor:
     B, H, M, D = q_last.shape
     Hk, Nk = k.shape[1:3]
     q_last = q_last if q_last.stride(-1) == 1 else q_last.contiguous()
-    exact = q_last.dtype == torch.float32  # exact float32 products run in registers: small tiles
+    exact = q_last.dtype == torch.float32
     block_m = 16 if exact else min(128, max(16, triton.next_power_of_2(M)))
-    block_n = 32 if exact else 128
     chunks = triton.cdiv(Nk, CHUNK)
-    k_desc = TensorDescriptor.from_tensor(for_descriptor(k), [1, 1, block_n, D])
-    common = (*q_last.stride()[:3], H, H // Hk, M, Nk, scale * math.log2(math.e))
-    options = {
-        "D": D, "BLOCK_M": block_m, "BLOCK_N": block_n, "CHUNK": CHUNK, "PRECISION": "ieee" if exact else None,
-        "num_warps": 4 if exact else 8, "num_stages": 1 if exact else 3,
-    }  # fmt: skip
+    keys = for_descriptor(k)
+
+    def launch(kernel, grid: tuple[int, ...], results: tuple[Tensor, ...], shape: tuple[int, int, int]) -> None:
+        block_n, num_warps, num_stages = EXACT_LAUNCH if exact else shape
+        kernel[grid](
+            q_last, TensorDescriptor.from_tensor(keys, [1, 1, block_n, D]), *results,
+            *q_last.stride()[:3], H, H // Hk, M, Nk, scale * math.log2(math.e),
+            D=D, BLOCK_M=block_m, BLOCK_N=block_n, CHUNK=CHUNK, PRECISION="ieee" if exact else None,
+            num_warps=num_warps, num_stages=num_stages,
+        )  # fmt: skip
 
     maxima = torch.empty(B, H, chunks, M, dtype=torch.float32, device=k.device)
     sums = torch.empty_like(maxima)
-    _partial_normalizer_kernel[(B * H, chunks, triton.cdiv(M, block_m))](q_last, k_desc, maxima, sums, *common, **options)
+    launch(_partial_normalizer_kernel, (B * H, chunks, triton.cdiv(M, block_m)), (maxima, sums), NORMALIZER_LAUNCH)
     maximum = maxima.amax(2, keepdim=True)
     normalizer = (maximum + (sums * torch.exp2(maxima - maximum)).sum(2, keepdim=True).log2()).squeeze(2)  # [B, H, M]
 
     importance = torch.empty(B, H, Nk, dtype=torch.float32, device=k.device)
-    _column_mean_kernel[(B * H, chunks)](q_last, k_desc, normalizer, importance, *common, **options)
+    launch(_column_mean_kernel, (B * H, chunks), (normalizer, importance), COLUMN_MEAN_LAUNCH)
     return importance
 
 
