@@ -10,6 +10,7 @@ which gives `python -m papers.<paper>.<experiment> [--config FILE] [--scale SCAL
 """
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -24,6 +25,7 @@ from typing import Any, SupportsFloat
 import numpy as np
 
 from common import provenance
+from common.checkpoints import Checkpoints
 from common.configuration import Cell, Experiment, Parameters, batches_of, check_parameters, read_paper_config
 from common.errors import ConfigError, DataError, MissingHardwareError, ReattendError
 from common.files import write_text
@@ -39,10 +41,13 @@ class Context:
     Attributes:
         device: `cpu` or `cuda`, as the configuration says for this scale.
         label: the cell's name, for progress lines.
+        checkpoints: where long work keeps its state while it runs: beside the record, and deleted once that is written. Bound
+            to parameters, sources, data and kind of device. None keeps nothing.
     """
 
     device: str
     label: str
+    checkpoints: Checkpoints | None = None
 
     def progress(self, total: int) -> Progress:
         """A progress counter for `total` steps, labelled with the cell's name."""
@@ -65,6 +70,8 @@ class Measurement:
 
 Run = Callable[[Any, Context], Measurement]
 
+CHECKPOINTS = "checkpoints"  # folder beside the record of a cell
+
 
 def _current_record(folder: Path, cell: Cell, source_sha256: str, data: Mapping[str, str], device: str) -> Record | None:
     """The record that is already there, if the same cell, sources, data and kind of device made it."""
@@ -75,6 +82,12 @@ def _current_record(folder: Path, cell: Cell, source_sha256: str, data: Mapping[
     p = record.provenance
     made_from = (p.parameters_sha256, p.source_sha256, p.data, p.device.kind)
     return record if made_from == (cell.parameters_sha256, source_sha256, dict(data), device) else None
+
+
+def _checkpoint_key(parameters_sha256: str, source_sha256: str, data: Mapping[str, str], device: str) -> str:
+    """Digest of what `_current_record` compares."""
+    made_from = [parameters_sha256, source_sha256, dict(data), device]
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
 def measure(run: Run, settings: Parameters, cell: Cell, entry: Experiment, folder: Path) -> Record:
@@ -103,10 +116,12 @@ def measure(run: Run, settings: Parameters, cell: Cell, entry: Experiment, folde
         )
     module = f"papers.{cell.paper}.{cell.experiment}"
     data = digests_of_needs(entry.data.at(cell.scale))
+    source = provenance.source_digest(module)
+    checkpoints = Checkpoints(folder / CHECKPOINTS, _checkpoint_key(cell.parameters_sha256, source, data, kind))
     if kind == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started_at, start = datetime.now(UTC), time.perf_counter()
-    measurement = run(settings, Context(device=kind, label=f"{cell.experiment} {cell.name}"))
+    measurement = run(settings, Context(device=kind, label=f"{cell.experiment} {cell.name}", checkpoints=checkpoints))
     seconds = time.perf_counter() - start
     if not measurement.rows:
         raise DataError(f"{module} returned no rows for the cell {cell.name}: there is nothing to record.")
@@ -126,7 +141,7 @@ def measure(run: Run, settings: Parameters, cell: Cell, entry: Experiment, folde
             commit=commit,
             dirty=dirty,
             parameters_sha256=cell.parameters_sha256,
-            source_sha256=provenance.source_digest(module),
+            source_sha256=source,
             data=data,
             versions=provenance.versions(),
             device=provenance.device(kind),
@@ -168,6 +183,7 @@ def run_batch(
         if record is None:
             settings = settings_type.model_validate({**cell.axes, **cell.parameters})
             record = measure(run, settings, cell, entry, folder)
+        Checkpoints(folder / CHECKPOINTS, key="").remove()
         records.append(record)
         tracking.mirror(record, folder)
         progress.step(f"{cell.name} ({'kept: nothing it depends on changed' if kept else 'measured'})")

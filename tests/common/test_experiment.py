@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from common import experiment, provenance
+from common.checkpoints import Checkpoints
 from common.configuration import cells_of, read_paper_config
 from common.data import needs
 from common.errors import DataError, MissingHardwareError
@@ -120,6 +121,55 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path):
     first, second = ([r.results_sha256 for r in measure_template(tmp_path / name, "smoke")] for name in "ab")
     assert first == second
     assert len(set(first)) == 5
+
+
+class InterruptedRun(CountingRun):
+    """Counts in a checkpoint; its first call is interrupted after two counts."""
+
+    def __call__(self, settings, context):
+        state = context.checkpoints.load("count") or {"count": 0}
+        self.folder, self.found = context.checkpoints.folder, state["count"]
+        for count in range(state["count"] + 1, 4):
+            context.checkpoints.save("count", {"count": count})
+            if count == 2 and not self.seeds:
+                self.seeds.append(settings.seed)
+                raise KeyboardInterrupt
+        return super().__call__(settings, context)
+
+
+def test_checkpoints_outlive_an_interruption_and_end_with_the_record(tmp_path, cells, entry):
+    run = InterruptedRun()
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(run, Settings, cells[:1], entry, tmp_path, again=False)
+    assert (run.found, run.folder.exists()) == (0, True)
+    assert run.folder.parent == tmp_path / "softmax_gradient" / "seed=0"
+    run_batch(run, Settings, cells[:1], entry, tmp_path, again=False)
+    assert (run.found, run.folder.exists()) == (2, False)
+    assert (run.folder.parent / "record.json").exists()
+
+
+@pytest.mark.parametrize("change", [changed_parameter, changed_source, changed_data])
+def test_checkpoints_made_from_something_else_are_not_used(tmp_path, cells, entry, monkeypatch, capsys, change):
+    run = InterruptedRun()
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(run, Settings, cells[:1], entry, tmp_path, again=False)
+    cells, entry = change(cells, entry, monkeypatch)
+    run_batch(run, Settings, cells[:1], entry, tmp_path, again=False)
+    assert run.found == 0
+    assert "count.pt is not used: other parameters, sources, data" in capsys.readouterr().err
+
+
+def test_checkpoints_left_beside_a_finished_record_are_deleted(tmp_path, cells, entry):
+    run_batch(CountingRun(), Settings, cells[:1], entry, tmp_path, again=False)
+    left = Checkpoints(tmp_path / "softmax_gradient" / "seed=0" / "checkpoints", "key")
+    left.save("count", {"count": 2})  # as after a kill between writing the record and deleting them
+    run_batch(CountingRun(), Settings, cells[:1], entry, tmp_path, again=False)
+    assert not left.folder.exists()
+
+
+def test_a_cell_that_keeps_nothing_has_no_folder_of_checkpoints(tmp_path, cells, entry):
+    run_batch(CountingRun(), Settings, cells[:1], entry, tmp_path, again=False)
+    assert not (tmp_path / "softmax_gradient" / "seed=0" / "checkpoints").exists()
 
 
 def test_an_experiment_without_rows_is_an_error_and_leaves_no_record(tmp_path, cells, entry):
