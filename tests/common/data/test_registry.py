@@ -21,6 +21,8 @@ DATASET = {
     "files": [FILE],
 }
 
+BROUGHT_BY_HAND = {"pointer-networks-fixtures"}
+
 
 def problems(tmp_path, datasets) -> str:
     path = tmp_path / "registry.yaml"
@@ -38,7 +40,7 @@ def test_the_suites_registry_is_complete():
     assert [book.text for book in books if book.split == "test"] == ["dracula", "leviathan", "middlemarch", "moby_dick"]
     for dataset in datasets.values():
         assert dataset.citation.count("{") == dataset.citation.count("}")
-        assert all(file.sources for file in dataset.files)
+        assert all(file.sources for file in dataset.files) or dataset.name in BROUGHT_BY_HAND
 
 
 def test_commits_are_pinned():

@@ -1,0 +1,1 @@
+"""Pointer Networks (Vinyals, Fortunato and Jaitly, 2015)."""
