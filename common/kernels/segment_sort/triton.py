@@ -16,8 +16,8 @@ from common.kernels.descriptors import for_descriptor
 # Keys per program: enough programs to fill a GPU at 8k keys, few partial results at 128k.
 CHUNK = 1024
 # (keys of a tile, warps, stages) of the two passes over the keys in half precision.
-NORMALIZER_LAUNCH = (128, 8, 3)
-COLUMN_MEAN_LAUNCH = (128, 8, 3)
+NORMALIZER_LAUNCH = (64, 8, 3)
+COLUMN_MEAN_LAUNCH = (64, 4, 3)
 EXACT_LAUNCH = (32, 4, 1)  # exact float32 products run in registers: small tiles
 SEGMENT_SIZES = (16, 32, 64, 128, 256, 512, 1024)
 
