@@ -8,8 +8,8 @@
 | `a3` | Christofides with greedy matching, from every city, each improved by 2-opt, the shortest | A3 | |
 | `lkh` | Lin-Kernighan-Helsgaun, through the package elkai; not a dependency, as its licence is non-commercial | - | |
 
-The paper names A1 to A3 by their programs only. At n = 50 our A1 has the length of its column, A2 is about 2% shorter (its 2-opt
-runs to the end and from every start), and A3 is close to its column.
+The paper names A1 to A3 by their programs only. At n = 50 our A1 has the length of its column, A2 is about 2% shorter (its
+2-opt runs to the end and from every start), and A3 is close to its column.
 
 All take points [B, n, 2] and give canonical tours, int64 [B, n] (see `travelling_salesman`). held_karp, a2 and a3 are batched
 in float64 on the device of the points; a1 and lkh run in a pool of processes.
