@@ -4,6 +4,7 @@ A cell trains several replicas of one network side by side, one for each recipe 
 curve is measured on validation points: training points of another seed. Test points are read once, at the end.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -169,8 +170,8 @@ def solver_beyond_exact(training: Training, n: int) -> Solver | None:
 def learn(settings: LearningSettings, rules: TaskRules, context: Context, measurement: Measurement) -> list[Trained]:
     """Train every recipe and seed of the cell, and add the rows of their learning curves.
 
-    Rows by `examples` seen: `training_loss` (mean since the last row), and every metric of the task as `validation_<metric>`. Of
-    all replicas together: `training_time` and `training_rate`.
+    Rows by `examples` seen: `training_loss` (mean since the last row; none after training diverged), and every metric of the
+    task as `validation_<metric>`. Of all replicas together: `training_time` and `training_rate`.
     """
     training = settings.chosen
     share = training.examples // len(training.lengths)
@@ -206,7 +207,8 @@ def learn(settings: LearningSettings, rules: TaskRules, context: Context, measur
     for name, curve in curves.items():
         for row in curve:
             place = {**trained[name].setting, "examples": int(row["examples"]), "n": longest}
-            measurement.add("training_loss", row["loss"], "nat", method=training.method, **place)
+            if math.isfinite(row["loss"]):
+                measurement.add("training_loss", row["loss"], "nat", method=training.method, **place)
             for metric in (name for name in UNITS if name in row):
                 measurement.add(f"validation_{metric}", row[metric], UNITS[metric], method=training.method, **place)
     seconds = max(curve[-1]["seconds"] for curve in curves.values())
