@@ -7,6 +7,7 @@ curve is measured on validation points: training points of another seed. Test po
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -259,7 +260,7 @@ def test_all(
     trained: list[Trained],
     context: Context,
     measurement: Measurement,
-    further: Callable[[Examples, Tensor, dict[str, str | int]], None] | None = None,
+    further: Callable[[Examples, Tensor, dict[str, Any]], None] | None = None,
 ) -> None:
     """Score every network on the test sets of its training, in every decoding, and keep pictures of the first network.
 

@@ -1,6 +1,7 @@
 """Travelling salesman: tours of pointer networks that learned from exact and from approximate solutions (Table 2)."""
 
 from functools import cache
+from typing import Any
 
 from torch import Tensor
 
@@ -45,7 +46,7 @@ def run(settings: Settings, context: Context) -> Measurement:
     def reference(n: int) -> float:
         return float(reference_lengths(read_test_set(settings, RULES, n, context.device).points).mean())
 
-    def compare(examples: Examples, sequences: Tensor, place: dict[str, str | int]) -> None:
+    def compare(examples: Examples, sequences: Tensor, place: dict[str, Any]) -> None:
         """Rows of restricted decodings, where every output is a tour: over the reference, and by part."""
         if place["decoding"] != "valid":
             return
