@@ -108,9 +108,7 @@ def flash_attention_4(problem: Problem) -> Callable[[], Tensor]:
 
     diagonal = torch.eye(problem.mask.shape[-1], dtype=torch.bool, device="cuda").expand_as(problem.mask)
     partial, full = BlockLists.from_mask(diagonal), BlockLists.from_mask(problem.mask & ~diagonal)
-    lists = BlockSparseTensorsTorch(
-        partial.counts, partial.indices, full.counts, full.indices, block_size=(BLOCK, BLOCK)
-    )
+    lists = BlockSparseTensorsTorch(partial.counts, partial.indices, full.counts, full.indices, block_size=(BLOCK, BLOCK))
     q, k, v = (x.transpose(1, 2) for x in (problem.q, problem.k, problem.v))
     return lambda: flash_attn_func(q, k, v, causal=True, block_sparse_tensors=lists)[0].transpose(1, 2)
 

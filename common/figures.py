@@ -5,11 +5,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+
+from common.errors import DataError
 from common.files import whole_or_absent
+from common.statistics import mean_interval
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from common.records import RecordSet
 
 COLUMN_WIDTH = 3.5  # inches: one column of a two-column paper
 PAGE_WIDTH = 7.0
@@ -62,6 +69,38 @@ def length_axis(axes: "Axes", lengths: Iterable[int]) -> None:
     axes.set_xticks(places, [length_name(place) for place in places])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("context length (tokens)")
+
+
+def rows_where(table: "pd.DataFrame", **wanted: object) -> "pd.DataFrame":
+    """The lines of a table with the given values in the given columns."""
+    keep = np.ones(len(table), dtype=bool)
+    for column, value in wanted.items():
+        keep &= (table[column] == value).to_numpy()
+    return table.loc[keep, :]
+
+
+def measured_rows(records: "RecordSet", experiment: str, metric: str) -> "pd.DataFrame":
+    """The rows of one metric of one experiment. Raises DataError when there are none."""
+    rows = rows_where(records.table(), experiment=experiment, metric=metric)
+    if rows.empty:
+        raise DataError(f"The records hold no {metric} of {experiment}. Run that experiment first.")
+    return rows
+
+
+def line_with_band(axes: "Axes", rows: "pd.DataFrame", x: str, number: int, label: str) -> None:
+    """Mean of `value` against column x with its 95% interval, in the look of line `number`."""
+    places = sorted(float(place) for place in rows[x].unique())
+    groups = [mean_interval(rows_where(rows, **{x: place})["value"].to_numpy(dtype=np.float64)) for place in places]
+    look = line_look(number)
+    axes.plot(places, [interval.mean for interval in groups], label=label, **look)
+    low = [interval.mean if interval.low is None else interval.low for interval in groups]
+    high = [interval.mean if interval.high is None else interval.high for interval in groups]
+    axes.fill_between(places, low, high, color=look["color"], alpha=0.15, linewidth=0)
+
+
+def legend_below(axes: "Axes") -> None:
+    """A legend in two columns under the axis, where no line can run through it."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, handlelength=3)
 
 
 def length_name(length: int) -> str:

@@ -5,16 +5,24 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from common.errors import DataError
-from common.figures import COLUMN_WIDTH, PAGE_WIDTH, length_axis, length_name, line_look
+from common.figures import (
+    COLUMN_WIDTH,
+    PAGE_WIDTH,
+    legend_below,
+    length_axis,
+    length_name,
+    line_look,
+    line_with_band,
+    measured_rows,
+    rows_where,
+)
 from common.records import RecordSet
 from common.reported import read_reported
-from common.statistics import mean_interval
 
 ORDER_NAMES = {
     "last_block": "last-block queries (PBS-Attn)",
@@ -43,66 +51,34 @@ def _reported_densities() -> dict[int, tuple[float, float]]:
     return densities
 
 
-def _where(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
-    """The lines of a table with the given values in the given columns."""
-    keep = np.ones(len(table), dtype=bool)
-    for column, value in wanted.items():
-        keep &= (table[column] == value).to_numpy()
-    return table.loc[keep, :]
-
-
-def _rows(records: RecordSet, experiment: str, metric: str) -> pd.DataFrame:
-    table = records.table()
-    rows = _where(table, experiment=experiment, metric=metric)
-    if rows.empty:
-        raise DataError(f"The records hold no {metric} of {experiment}. Run that experiment first.")
-    return rows
-
-
 def _length_shown(rows: pd.DataFrame) -> int:
     """The longest length within the subject's trained context of 8,192 tokens."""
     lengths = sorted(rows["length"].unique())
     return int(max([length for length in lengths if length <= 8192] or lengths))
 
 
-def _line_with_band(axes: Axes, rows: pd.DataFrame, x: str, number: int, label: str) -> None:
-    """Mean of `value` against x with its 95% interval, in the look of line `number`."""
-    places = sorted(float(place) for place in rows[x].unique())
-    groups = [mean_interval(_where(rows, **{x: place})["value"].to_numpy(dtype=np.float64)) for place in places]
-    look = line_look(number)
-    axes.plot(places, [interval.mean for interval in groups], label=label, **look)
-    low = [interval.mean if interval.low is None else interval.low for interval in groups]
-    high = [interval.mean if interval.high is None else interval.high for interval in groups]
-    axes.fill_between(places, low, high, color=look["color"], alpha=0.15, linewidth=0)
-
-
-def _legend_below(axes: Axes) -> None:
-    """A legend in two columns under the axis, where no line can run through it."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, handlelength=3)
-
-
 def _gain(rows: pd.DataFrame, order: str) -> pd.DataFrame:
     """Coverage of an order minus that of the natural order, in percentage points, window by window."""
     items = ["text", "window", "density"]
-    pairs = _where(rows, method=order).merge(_where(rows, method="none"), on=items, suffixes=("", "_natural"))
+    pairs = rows_where(rows, method=order).merge(rows_where(rows, method="none"), on=items, suffixes=("", "_natural"))
     return pairs.assign(value=100 * (pairs["value"] - pairs["value_natural"]))
 
 
 def coverage_against_density(records: RecordSet) -> Figure:
     """Coverage gained by sorting at equal density (oracle selection), and the paper's selection over thresholds."""
-    oracle = _rows(records, "coverage", "oracle_coverage")
+    oracle = measured_rows(records, "coverage", "oracle_coverage")
     length = _length_shown(oracle)
-    oracle = _where(oracle, length=length)
+    oracle = rows_where(oracle, length=length)
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.1))
     left.axhline(0, label="natural order", color="black", linewidth=1)
     present = set(oracle["method"])
     for number, (order, label) in enumerate(ORDER_NAMES.items(), start=1):
         if order in present:
-            _line_with_band(left, _gain(oracle, order), "density", number, label)
+            line_with_band(left, _gain(oracle, order), "density", number, label)
     left.set_title(f"oracle selection, {length:,} tokens")
     left.set_ylabel("coverage gained (percentage points)")
 
-    selected = {name: _rows(records, "coverage", f"selected_{name}") for name in ("density", "coverage")}
+    selected = {name: measured_rows(records, "coverage", f"selected_{name}") for name in ("density", "coverage")}
     lines = {
         "none": (0, "natural order"),
         "last_block": (1, "PBS-Attn"),
@@ -110,7 +86,7 @@ def coverage_against_density(records: RecordSet) -> Figure:
         "mean_pooling": (6, "MeanPooling"),
     }
     for method, (number, label) in lines.items():
-        means = [_where(frame, length=length, method=method).groupby("tau")["value"].mean() for frame in selected.values()]
+        means = [rows_where(frame, length=length, method=method).groupby("tau")["value"].mean() for frame in selected.values()]
         points = list(zip(means[0].index, means[0].to_numpy(), means[1].to_numpy(), strict=True))
         right.plot([x for _, x, _ in points], [y for _, _, y in points], label=label, **line_look(number))
         for tau, x, y in points if method == "last_block" else []:
@@ -123,42 +99,44 @@ def coverage_against_density(records: RecordSet) -> Figure:
     right.set_ylabel("coverage of attention mass")
     for axes in (left, right):
         axes.set_xlabel("density (blocks read / causal blocks)")
-        _legend_below(axes)
+        legend_below(axes)
     return figure
 
 
 def selected_blocks_by_length(records: RecordSet) -> Figure:
     """Density at the paper's threshold by length, without and with sorting; and the reduction."""
-    rows = _where(_rows(records, "coverage", "selected_density"), tau=0.9)
-    saved = _where(_rows(records, "coverage", "fewer_blocks"), than="none")
+    rows = rows_where(measured_rows(records, "coverage", "selected_density"), tau=0.9)
+    saved = rows_where(measured_rows(records, "coverage", "fewer_blocks"), than="none")
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.9))
     for number, (method, label) in enumerate((("none", "natural order"), ("last_block", "sorted (PBS-Attn)"))):
-        _line_with_band(left, _where(rows, method=method), "length", number, label)
+        line_with_band(left, rows_where(rows, method=method), "length", number, label)
     densities = _reported_densities()
     grey = {"color": "#777777", "linewidth": 0.9, "markerfacecolor": "white"}
     for column, marker, label in ((0, "o", "paper, natural order"), (1, "s", "paper, sorted")):
         left.plot(list(densities), [pair[column] for pair in densities.values()], marker=marker, label=label, **grey)
     left.set_ylabel("selected blocks / causal blocks")
     left.set_ylim(0, 1.05)
-    _line_with_band(right, saved, "length", 1, "SmolLM2-135M")
+    line_with_band(right, saved, "length", 1, "SmolLM2-135M")
     reported = [100 * (1 - with_ / without) for without, with_ in densities.values()]
     right.plot(list(densities), reported, marker="s", label="paper, Llama-3.1-8B", **grey)
     right.axhline(0, color="#444444", linewidth=0.6)
     right.set_ylabel("fewer blocks by sorting, %")
     for axes in (left, right):
         length_axis(axes, [*(int(length) for length in rows["length"].unique()), *densities])
-        _legend_below(axes)
+        legend_below(axes)
     return figure
 
 
 def time_breakdown(records: RecordSet) -> Figure:
     """Stacked stages of the pipeline beside dense kernels, relative to the fastest dense kernel at each length."""
-    rows = _rows(records, "pipeline_time", "time")
+    rows = measured_rows(records, "pipeline_time", "time")
     lengths = sorted(int(length) for length in rows["length"].unique())
     dense = [name for name in DENSE_NAMES if name in set(rows["method"])]
     places = rows[["method", "stage", "length"]].itertuples(index=False, name=None)
     times = {
-        (str(method), str(stage), int(length)): float(_where(rows, method=method, stage=stage, length=length)["value"].median())
+        (str(method), str(stage), int(length)): float(
+            rows_where(rows, method=method, stage=stage, length=length)["value"].median()
+        )
         for method, stage, length in places
     }
     figure, axes = plt.subplots(figsize=(PAGE_WIDTH if len(lengths) > 2 else COLUMN_WIDTH, 2.8))
