@@ -119,7 +119,7 @@ class _Part(_Strict):
         keys = {key for frame in frames for key in frame[self.for_each].itertuples(index=False, name=None)}
         groups = []
         for key in sorted(keys, key=lambda key: [(isinstance(value, str), value) for value in key]):  # numbers as numbers
-            name = ", ".join(f"{column}={value}" for column, value in zip(self.for_each, key, strict=True))
+            name = ", ".join(f"{column}={_as_written(value)}" for column, value in zip(self.for_each, key, strict=True))
             parts = [frame[(frame[self.for_each] == list(key)).all(axis=1)] for frame in frames]
             if any(part.empty for part in parts):
                 raise _NotTestableError(f"no records of one side of {self.says}, {name}")
@@ -129,6 +129,11 @@ class _Part(_Strict):
     def evaluate(self, table: pd.DataFrame, reported: dict[str, ReportedNumber]) -> list[Evidence]:
         """Test the part on a table of rows; one piece of evidence a group."""
         raise AssertionError("each kind of part defines its own test")
+
+
+def _as_written(value: Setting) -> Setting:
+    """A whole number without the `.0` that a table's column gives it where other rows have no such setting."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _records(*frames: pd.DataFrame) -> list[str]:

@@ -217,6 +217,14 @@ def test_a_part_must_hold_in_each_group():
     assert (found.outcome, found.reason) == ("contradicted", "the part (length=16)")
 
 
+def test_a_group_is_named_by_a_whole_number_where_other_rows_lack_the_setting():
+    rows = pd.concat([table([1, 2], length=8), table([3])])
+    rows = rows[rows["length"].notna()]
+    assert rows["length"].dtype == float
+    found = verdict({"kind": "bound", "of": ERROR, "statistic": "max", "at_most": 5, "for_each": ["length"]}, rows)
+    assert [e.group for e in found.evidence] == ["length=8"]
+
+
 def test_an_agreement_is_tested_in_each_group():
     part = {"kind": "agreement", "of": ERROR, "reported": "paper-number", "tolerance": 1, "for_each": ["length"]}
     found = verdict(part, pd.concat([table([10], length=8), table([20], length=16)]))
