@@ -7,9 +7,11 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+import benchmarks.additive_attention
 import benchmarks.block_selection
 import benchmarks.block_sparse_attention
 import benchmarks.lightning_attention
+import benchmarks.pointer_network_training
 import benchmarks.segment_sort
 import benchmarks.sorted_prefill  # noqa: F401  (registers)
 from benchmarks.registry import BENCHMARKS, Row

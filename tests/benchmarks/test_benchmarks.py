@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import benchmarks.__main__ as command_line
-from benchmarks import timing
+from benchmarks import additive_attention, timing
 from benchmarks.registry import BENCHMARKS, Benchmark
 from benchmarks.sorted_prefill import Pipeline, compare
 from benchmarks.timing import check_and_time
@@ -84,6 +84,8 @@ SMALL = {
     "segment_sort": ["--lengths", "1024", "--heads", "4", "--key-heads", "2"],
     "sorted_prefill": ["--lengths", "1024", "--heads", "4", "--key-heads", "2"],
     "lightning_attention": ["--lengths", "512", "--tokens", "1024", "--heads", "2"],
+    "additive_attention": ["--batch", "4", "--queries", "1", "7", "--keys", "9", "--hidden-size", "32"],
+    "pointer_network_training": ["--points", "5", "--replicas", "2", "--steps", "200"],
 }
 
 
@@ -110,13 +112,25 @@ def test_the_sorted_prefill_is_checked_as_a_whole_and_timed_by_stage(clock):
     assert "wrong result" in str(rows[0]["failed"])
 
 
+def test_additive_attention_is_checked_before_it_is_timed(clock, monkeypatch):
+    g = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(shape, generator=g) for shape in ((2, 3, 8), (2, 5, 8), (8,))]
+    du = torch.randn(2, 3, 5, generator=g)
+    monkeypatch.setattr(torch, "compile", lambda scores: lambda *inputs: scores(*inputs) + 1)
+    for part in additive_attention.PASSES:
+        rows = {row["kernel"]: row for row in additive_attention.compare(part, inputs, du)}
+        assert rows["ours"]["ms"] == rows["PyTorch"]["ms"] == 2.0
+    forward = {row["kernel"]: row for row in additive_attention.compare("forward", inputs, du)}
+    assert "wrong result" in str(forward["PyTorch, compiled"]["failed"])
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", SMALL)
 def test_benchmarks_on_gpu(name):
     parser = argparse.ArgumentParser()
     BENCHMARKS[name].add_arguments(parser)
     rows = BENCHMARKS[name].run(parser.parse_args(SMALL[name]))
-    ours = [row for row in rows if row["kernel"] == "ours"]
+    ours = [row for row in rows if row["kernel"] in ("ours", "pointer")]
     assert ours
     assert all(row["failed"] is None for row in ours)
 
@@ -130,6 +144,7 @@ def test_benchmarks_on_gpu(name):
         ("segment_sort", ["--lengths", "100"], "not positive multiples of 256"),
         ("sorted_prefill", ["--lengths", "256"], "not multiples of 256 from 512 on"),
         ("lightning_attention", ["--lengths", "3000"], "do not divide --tokens"),
+        ("pointer_network_training", ["--replicas", "0"], r"--replicas \[0\]"),
     ],
 )
 def test_bad_sizes_are_named(name, arguments, message):
