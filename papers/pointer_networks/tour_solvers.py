@@ -166,7 +166,7 @@ def lin_kernighan_helsgaun(points: Tensor, *, runs: int = LKH_RUNS, workers: int
         InputError: the points do not fit, or elkai is not installed.
     """
     try:
-        import elkai  # noqa: F401
+        import elkai  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError(
             "solver 'lkh' needs the package elkai, which is not installed. Run: pip install elkai (its licence allows academic "
@@ -256,7 +256,7 @@ def _greedy_edges(points: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _lkh(points: NDArray[np.float64], runs: int) -> NDArray[np.int64]:
-    import elkai
+    import elkai  # pyright: ignore[reportMissingImports]
 
     distances = _distance_matrices(points)
     largest = distances.max((1, 2), keepdims=True).clip(np.finfo(np.float64).tiny)
