@@ -1,0 +1,1 @@
+"""HiP Attention: hierarchically pruned attention."""
