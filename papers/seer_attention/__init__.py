@@ -1,0 +1,1 @@
+"""SeerAttention: a learned gate that predicts which blocks attention needs."""
