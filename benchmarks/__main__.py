@@ -8,6 +8,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 import benchmarks.additive_attention
+import benchmarks.attention_block_max
 import benchmarks.block_selection
 import benchmarks.block_sparse_attention
 import benchmarks.lightning_attention

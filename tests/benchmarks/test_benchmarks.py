@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import benchmarks.__main__ as command_line
-from benchmarks import additive_attention, timing
+from benchmarks import additive_attention, attention_block_max, timing
 from benchmarks.registry import BENCHMARKS, Benchmark
 from benchmarks.sorted_prefill import Pipeline, compare
 from benchmarks.timing import check_and_time
@@ -84,6 +84,7 @@ SMALL = {
     "segment_sort": ["--lengths", "1024", "--heads", "4", "--key-heads", "2"],
     "sorted_prefill": ["--lengths", "1024", "--heads", "4", "--key-heads", "2"],
     "lightning_attention": ["--lengths", "512", "--tokens", "1024", "--heads", "2"],
+    "attention_block_max": ["--lengths", "1000", "--block-sizes", "16", "64", "--heads", "4", "--key-heads", "2"],
     "additive_attention": ["--batch", "4", "--queries", "1", "7", "--keys", "9", "--hidden-size", "32"],
     "pointer_network_training": ["--points", "5", "--replicas", "2", "--steps", "200"],
 }
@@ -124,6 +125,22 @@ def test_additive_attention_is_checked_before_it_is_timed(clock, monkeypatch):
     assert "wrong result" in str(forward["PyTorch, compiled"]["failed"])
 
 
+def test_block_maxima_are_checked_before_they_are_timed(clock, monkeypatch):
+    problem = attention_block_max.Problem.draw(1100, 64, heads=2, key_heads=1, head_dim=64, seed=0, device="cpu")
+    maxima, o = attention_block_max.plain(problem)
+    assert maxima is not None
+    assert o is not None
+    kernels = {name: attention_block_max.KERNELS[name] for name in ("ours", "ours, maxima only", "PyTorch")}
+    kernels |= {"wrong maxima": lambda _: (maxima + 0.1, o), "wrong output": lambda _: (maxima, o + 0.1)}
+    monkeypatch.setattr(attention_block_max, "KERNELS", kernels)
+    rows = {row["kernel"]: row for row in attention_block_max.compare(problem, lambda call: 1.0)}
+    for name in ("ours", "ours, maxima only", "PyTorch"):
+        assert (rows[name]["ms"], rows[name]["mib"], rows[name]["failed"]) == (2.0, 1.0, None)
+    for name in ("wrong maxima", "wrong output"):
+        assert "wrong result" in str(rows[name]["failed"])
+        assert rows[name]["mib"] is None
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", SMALL)
 def test_benchmarks_on_gpu(name):
@@ -142,6 +159,8 @@ def test_benchmarks_on_gpu(name):
         ("block_sparse_attention", ["--densities", "0"], r"do not lie in \(0, 1\]"),
         ("block_selection", ["--lengths", "100"], "not positive multiples of 256"),
         ("segment_sort", ["--lengths", "100"], "not positive multiples of 256"),
+        ("attention_block_max", ["--lengths", "0"], r"--lengths \[0\] are not positive"),
+        ("attention_block_max", ["--block-sizes", "48"], r"--block-sizes \[48\] are not among 16, 32, 64, 128"),
         ("sorted_prefill", ["--lengths", "256"], "not multiples of 256 from 512 on"),
         ("lightning_attention", ["--lengths", "3000"], "do not divide --tokens"),
         ("pointer_network_training", ["--replicas", "0"], r"--replicas \[0\]"),
