@@ -1,0 +1,1 @@
+"""ProxyAttn: block-sparse prefill guided by representative heads."""
