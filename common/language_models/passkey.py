@@ -3,7 +3,6 @@
 Task: Mohtashami and Jaggi, "Landmark Attention", 2023 (arXiv 2305.16300); here in real text instead of repeated sentences.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +14,11 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import InputError
+from common.language_models.prompts import first_tokens, sentence_ends
 
 NEEDLE = " The pass key is {key}. Remember it. {key} is the pass key."
 QUESTION = "\n\nWhat is the pass key? The pass key is"
 ANSWER = " {key}"
-_SENTENCE_END = re.compile(r"[.!?]['\")\]]*(?=\s)")
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def passkey_prompts(
     filler_tokens = encoded["input_ids"]
     boundaries = _sentence_boundaries(filler, np.array(encoded["offset_mapping"]).reshape(-1, 2))
 
-    begin = [token for token in tokenizer("")["input_ids"] if token == tokenizer.bos_token_id]
+    begin = first_tokens(tokenizer)
     question = encode(QUESTION)
     generator = np.random.default_rng(seed)
     prompts = []
@@ -110,7 +109,7 @@ def passkey_prompts(
 
 def _sentence_boundaries(text: str, offsets: np.ndarray) -> np.ndarray:
     """The tokens that begin a sentence, from the characters [start, end) of each; none where a token spans the boundary."""
-    ends = np.array([match.end() for match in _SENTENCE_END.finditer(text)], dtype=np.int64)
+    ends = sentence_ends(text)
     following = np.searchsorted(offsets[:, 0], ends)
     ends, following = ends[following < len(offsets)], following[following < len(offsets)]
     return following[offsets[following - 1, 1] <= ends]
