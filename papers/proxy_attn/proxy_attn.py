@@ -33,10 +33,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from common.kernels.attention_block_max import attention_block_max
 from torch import Tensor
 
 from common.errors import InputError
+from common.kernels.attention_block_max import attention_block_max
 from common.kernels.block_selection import check_share
 from common.sparse_attention.block_mass import block_attention_mass
 from common.sparse_attention.blocks import causal_blocks, check_queries_and_keys, check_sizes, number_of_blocks
