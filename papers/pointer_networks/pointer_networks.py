@@ -35,6 +35,7 @@ Where the paper leaves room:
 Notation: B examples, n points, m output positions, d hidden units, w hypotheses of an example.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -75,7 +76,7 @@ class DecoderState:
         return replace(self, recurrent=tuple(x.take_along_dim(index, dim=1) for x in self.recurrent))
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(nn.Module, ABC):
     """What the three networks share: the encoder, the decoder's inputs, the initial values."""
 
     encoder: nn.LSTM
@@ -123,6 +124,7 @@ class EncoderDecoder(nn.Module):
             return self.start.to(state.points.dtype).expand(len(state.points), 1, 2)
         return gather_points(state.points, previous)
 
+    @abstractmethod
     def forward(self, points: Tensor, sequences: Tensor) -> Tensor:
         """Scores of every next position, given the ones before it in `sequences`.
 
@@ -136,16 +138,16 @@ class EncoderDecoder(nn.Module):
         Raises:
             InputError: a shape or a dtype does not fit.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def begin(self, points: Tensor) -> DecoderState:
         """Read the points [B, n, 2] and return the state of the empty output, one hypothesis an example.
 
         Raises:
             InputError: the shape does not fit.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, state: DecoderState, previous: Tensor | None) -> tuple[Tensor, DecoderState]:
         """Go on by one position.
 
@@ -156,7 +158,6 @@ class EncoderDecoder(nn.Module):
         Returns:
             log p(C_i | C_1 .. C_(i-1), P), at least float32 [B, w, n + 1], and the state that has read `previous`.
         """
-        raise NotImplementedError
 
 
 class PointerNetwork(EncoderDecoder):

@@ -33,7 +33,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import kl_div, pad
+from torch.nn.functional import pad
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from common.errors import InputError
@@ -191,7 +191,7 @@ def distillation_loss(logits: Tensor, block_maxima: Tensor) -> Tensor:
     score = logits[:, :, first:].float().log_softmax(-1)
     # Where the truth is zero the term is zero; -inf times zero would be no number, forwards and backwards.
     score = score.masked_fill(truth == 0, 0.0)
-    return LOSS_FACTOR * kl_div(score, truth, reduction="mean")
+    return LOSS_FACTOR * (truth.xlogy(truth) - truth * score).mean()
 
 
 def blocks_above(logits: Tensor, threshold: float, *, dense_rows: int = DENSE_ROWS) -> Tensor:
