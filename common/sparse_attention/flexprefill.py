@@ -1,7 +1,7 @@
 """FlexPrefill: a pattern and a budget for every head, from the attention of the last queries.
 
 Lai et al., "FlexPrefill: A Context-Aware Sparse Attention Mechanism for Efficient Long-Sequence Inference", arXiv 2502.20766
-(ICLR 2025), Section 3 and Algorithms 1 to 4. Official code: commit a24b27b.
+(ICLR 2025). Official code: commit a24b27b.
 
 With Q_last the last B queries and A = softmax(Q_last K^T / sqrt(d)), causal:
 

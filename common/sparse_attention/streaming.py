@@ -1,8 +1,8 @@
 """StreamingLLM: the first tokens (attention sinks) and a window of recent ones, whatever the queries and keys hold.
 
-Xiao et al., "Efficient Streaming Language Models with Attention Sinks", arXiv 2309.17453 (ICLR 2024), Section 3.2. As a
-baseline of prefill attention the name means this mask with the original positions, which MInference (arXiv 2407.02490,
-Section 3) calls A-shape:
+Xiao et al., "Efficient Streaming Language Models with Attention Sinks", arXiv 2309.17453 (ICLR 2024). As a
+baseline of prefill attention the name means this mask with the original positions, which MInference (arXiv 2407.02490)
+calls A-shape:
 
     M[i, j] = j < ceil(sinks / B)  or  i - j < ceil(window / B),  j <= i
 

@@ -1,7 +1,7 @@
 """Vertical-slash: key columns and diagonals to which the last queries attend, the pattern of MInference.
 
 Jiang et al., "MInference 1.0: Accelerating Pre-filling for Long-Context LLMs via Dynamic Sparse Attention", arXiv 2407.02490
-(NeurIPS 2024), Section 3 and Algorithm 2. Official code: commit fb56c91.
+(NeurIPS 2024). Official code: commit fb56c91.
 
     A = softmax(Q_last K^T / sqrt(d)), causal, of the last 64 queries                            [64, N]
     vertical[c] = sum over rows r of A[r, c]             -> the n_v largest columns, the first 30 tokens before all others

@@ -1,7 +1,7 @@
 """XAttention: blocks by the sums of attention logits along antidiagonals.
 
-Xu et al., "XAttention: Block Sparse Attention with Antidiagonal Scoring", arXiv 2503.16428 (ICML 2025), Section 2 and
-Algorithm 1. Official code: commit e379887.
+Xu et al., "XAttention: Block Sparse Attention with Antidiagonal Scoring", arXiv 2503.16428 (ICML 2025). Official
+code: commit e379887.
 
     L[m, n] = mean over s = 0, ..., S - 1 of q_{mS + S - 1 - s} · k_{nS + s} / sqrt(d)     the antidiagonal of an S x S tile
     W[m]    = softmax over n <= m of L[m, n]
@@ -13,7 +13,7 @@ of the full product. Of the diagonals r - c = o, those with an even offset escap
 
 | item | paper | official code | here |
 |---|---|---|---|
-| tau | one number, or lowered head by head (dynamic programme) | one number, or a table by layer and head | one number |
+| tau | one number, or lowered head by head (not confirmed) | one number, or a table by layer and head | one number |
 | default tau, stride | - | 0.8 or 0.9, none; as a baseline of PBS-Attn 0.9, 8 | 0.9, 8 |
 | column 0 and the diagonal | - | always selected, and their scores counted first | code's |
 | the tile on the diagonal | - | its antidiagonal whole, with pairs of a query and a later key | code's |

@@ -11,7 +11,7 @@
 
 The paper does not say whether the loss is summed or averaged over the output positions, which changes what a rate of 1.0 and a
 norm of 2.0 mean: `FAITHFUL_SUM` is the other reading, summed over positions and averaged over examples. The rate of `MODERN` is
-the better of 1e-3 and 2e-3 on validation points.
+the better of 1e-3 and 2e-3 on validation points, in a trial that is not recorded.
 """
 
 from typing import Literal

@@ -176,7 +176,7 @@ class ProxyAttention:
 
 
 def shared_mass(q: Tensor, k: Tensor, tokens: int, *, skip: int = 0) -> Tensor:
-    """Score[i, j]: the attention mass of head j that the top tokens of head i hold, for the last query (Section 3.1).
+    """Score[i, j]: the attention mass of head j that the top tokens of head i hold, for the last query.
 
     Args:
         q: [1, H, N, d].

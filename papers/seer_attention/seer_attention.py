@@ -169,7 +169,7 @@ def block_positions(length: int, block_size: int, device: torch.device | str | N
 
 
 def distillation_loss(logits: Tensor, block_maxima: Tensor) -> Tensor:
-    """How far the gate is from the ground truth (Section 3.2, as the official code has it).
+    """How far the gate is from the ground truth (as the official code has it).
 
     Args:
         logits: of the gate, [Bt, H, T, T], -inf above the diagonal.
