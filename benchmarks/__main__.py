@@ -11,6 +11,7 @@ import benchmarks.additive_attention
 import benchmarks.attention_block_max
 import benchmarks.block_selection
 import benchmarks.block_sparse_attention
+import benchmarks.kernel_profile
 import benchmarks.lightning_attention
 import benchmarks.pointer_network_training
 import benchmarks.segment_sort

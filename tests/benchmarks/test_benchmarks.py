@@ -91,7 +91,7 @@ SMALL = {
 
 
 def test_every_benchmark_has_a_small_run():
-    assert set(SMALL) == set(BENCHMARKS)
+    assert set(SMALL) == set(BENCHMARKS) - {"kernel_profile"}  # which needs ncu, see its own tests
 
 
 def test_the_sorted_prefill_is_checked_as_a_whole_and_timed_by_stage(clock):
