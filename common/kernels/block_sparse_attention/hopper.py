@@ -11,6 +11,7 @@ persistent, one on each multiprocessor, and take tiles from a counter, longest r
 # pyright: reportAssignmentType=false, reportOperatorIssue=false, reportGeneralTypeIssues=false
 
 import math
+from functools import lru_cache
 
 import torch
 import triton
@@ -304,10 +305,19 @@ def supports(device: torch.device, dtype: torch.dtype, head_dim: int, block_size
     return is_hopper(device) and dtype in DTYPES and head_dim in KERNEL_HEAD_DIMS and block_size == BLOCK_SIZE
 
 
+@lru_cache
+def _layout(rows: int, head_dim: int, dtype: torch.dtype):
+    """Of rows in shared memory. Kept: to make it takes the host longer than to make the descriptor."""
+    return gl.NVMMASharedLayout.get_default_for([1, 1, rows, head_dim], gl.float16 if dtype == torch.float16 else gl.bfloat16)
+
+
+@lru_cache
+def _multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
 def _descriptor(x: Tensor, rows: int) -> TensorDescriptor:
-    block = [1, 1, rows, x.shape[3]]
-    layout = gl.NVMMASharedLayout.get_default_for(block, gl.float16 if x.dtype == torch.float16 else gl.bfloat16)
-    return TensorDescriptor.from_tensor(x, block, layout)
+    return TensorDescriptor.from_tensor(x, [1, 1, rows, x.shape[3]], _layout(rows, x.shape[3], x.dtype))
 
 
 def block_sparse_attention_hopper(
@@ -328,7 +338,7 @@ def block_sparse_attention_hopper(
     segment_size = block_size if segment_size is None else segment_size
     scale = 1 / math.sqrt(D) if scale is None else scale
     tiles = B * H * T
-    programs = min(tiles, torch.cuda.get_device_properties(q.device).multi_processor_count)
+    programs = min(tiles, _multiprocessors(q.device))
 
     o = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     _forward_kernel[(programs,)](
