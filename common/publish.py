@@ -2,7 +2,7 @@
 
 python -m common.publish record <paper>        copies a run's records to results/recorded/<hardware>/
 python -m common.publish tables [<paper> ...]  writes report/tables, report/figures and the tables in the README files
-python -m common.publish benchmarks            writes the recorded kernel benchmarks into the kernels' README files
+python -m common.publish benchmarks            writes the recorded benchmarks into the README files under common/
 
 Tables and benchmarks read what is recorded and nothing else; with `--check` they write nothing and name what differs.
 """
@@ -371,7 +371,7 @@ def table_files(wanted: Iterable[str] = ()) -> tuple[dict[Path, bytes], list[Pat
     return files, stale
 
 
-# benchmarks: results/recorded/<hardware>/benchmarks -> common/kernels/*/README.md
+# benchmarks: results/recorded/<hardware>/benchmarks -> README files under common/
 
 
 class BenchmarkRecord(BaseModel):
@@ -453,14 +453,16 @@ def benchmark_files() -> dict[Path, bytes]:
     recorded: dict[str, list[Path]] = {}
     for path in sorted((REPOSITORY / "results" / "recorded").glob("*/benchmarks/*.json")):
         recorded.setdefault(path.stem, []).append(path)
-    readmes = sorted(map(_relative, (REPOSITORY / "common" / "kernels").glob("*/README.md")))
+    readmes = sorted(
+        _relative(path) for place in ("kernels/*", "*") for path in (REPOSITORY / "common").glob(f"{place}/README.md")
+    )
     texts = {readme: (REPOSITORY / readme).read_text(encoding="utf-8") for readme in readmes}
     places = {name: readme for readme in readmes for name in re.findall(r"<!-- benchmark: (\S+) begin -->", texts[readme])}
     for name in recorded:
         if name not in places:
             begin, end = _markers(f"benchmark: {name}")
             raise DataError(
-                f"No common/kernels/*/README.md holds the lines `{begin}` and `{end}`, where {recorded[name][0]} would be "
+                f"No README.md under common/ holds the lines `{begin}` and `{end}`, where {recorded[name][0]} would be "
                 "shown. Add them to the README of the kernel."
             )
     for name, readme in places.items():
@@ -563,7 +565,7 @@ def main() -> None:
     command.add_argument("papers", nargs="*", help="default: all with recorded results")
     figures = "of a figure the SVG is compared, if the same matplotlib made it"
     command.add_argument("--check", action="store_true", help=f"write nothing; exit 1 and name what differs ({figures})")
-    command = commands.add_parser("benchmarks", help="recorded kernel benchmarks into the kernels' README files")
+    command = commands.add_parser("benchmarks", help="recorded benchmarks into the README files under common/")
     command.add_argument("--check", action="store_true", help="write nothing; exit 1 and name what differs")
     arguments = parser.parse_args()
     try:
