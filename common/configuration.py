@@ -15,6 +15,7 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -96,6 +97,9 @@ class Experiment(BaseModel):
     minutes: int = Field(default=10, gt=0, description="expected wall time at most, for cluster schedulers")
     memory_gigabytes: int = Field(default=12, gt=0)
     data: ByScale = Field(default_factory=lambda: ByScale(smoke=[], standard=[], paper=[]), description="registry names")
+    after: list[str] = Field(
+        default_factory=list, description="experiments whose results this one starts from; they are run first"
+    )
     bring: list[str] = Field(default_factory=list, description="what the user must bring at scale `paper`, and where to get it")
     cells: dict[str, Value] = Field(default_factory=dict, description="axis -> list of settings; the cells are their product")
     one_job_per: list[str] = Field(
@@ -138,6 +142,20 @@ class PaperConfig(BaseModel):
     title: str
     experiments: dict[str, Experiment]
     figures: dict[str, FigureEntry] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _experiments_have_an_order(self) -> "PaperConfig":
+        for name, experiment in self.experiments.items():
+            for other in experiment.after:
+                if other not in self.experiments:
+                    near = difflib.get_close_matches(other, self.experiments, n=1)
+                    hint = f"; did you mean {near[0]!r}?" if near else ""
+                    raise ValueError(f"experiment {name!r} comes after {other!r}, which is not defined{hint}")
+        try:
+            TopologicalSorter({name: experiment.after for name, experiment in self.experiments.items()}).prepare()
+        except CycleError as error:
+            raise ValueError(f"`after` goes in a circle: {' after '.join(reversed(error.args[1]))}") from None
+        return self
 
     @model_validator(mode="after")
     def _figures_have_experiments(self) -> "PaperConfig":

@@ -20,18 +20,46 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, SupportsFloat
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
 from common import provenance
 from common.checkpoints import Checkpoints
-from common.configuration import Cell, Experiment, Parameters, batches_of, check_parameters, read_paper_config
+from common.configuration import (
+    Cell,
+    Experiment,
+    PaperConfig,
+    Parameters,
+    batches_of,
+    cells_of,
+    check_parameters,
+    read_paper_config,
+)
 from common.errors import ConfigError, DataError, MissingHardwareError, ReattendError
 from common.files import write_text
 from common.progress import Progress
-from common.records import Provenance, Record, Row, Scale, array_description, read_record, results_digest, write_record
+from common.records import (
+    Provenance,
+    Record,
+    RecordSet,
+    Row,
+    Scale,
+    array_description,
+    artifacts_are_whole,
+    read_record,
+    results_digest,
+    write_artifacts,
+    write_record,
+)
 from common.scale import choose_scale
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Earlier = Mapping[str, RecordSet]
+"""Experiment -> its records, of all experiments that one comes after."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +71,39 @@ class Context:
         label: the cell's name, for progress lines.
         checkpoints: where long work keeps its state while it runs: beside the record, and deleted once that is written. Bound
             to parameters, sources, data and kind of device. None keeps nothing.
+        earlier: records of the experiments that this one comes after (`after` in `config.yaml`).
     """
 
     device: str
     label: str
     checkpoints: Checkpoints | None = None
+    earlier: Earlier = field(default_factory=dict)
 
     def progress(self, total: int) -> Progress:
         """A progress counter for `total` steps, labelled with the cell's name."""
         return Progress(self.label, total)
 
+    def results_of(self, experiment: str) -> RecordSet:
+        """The records of an experiment that ran before, with their arrays and artifacts.
+
+        Raises:
+            ConfigError: `config.yaml` does not say that this experiment comes after that one.
+        """
+        if experiment not in self.earlier:
+            raise ConfigError(
+                f"{self.label} asks for the results of {experiment!r}, which are not at hand: "
+                f"its experiment in config.yaml needs `after: [{experiment}]`."
+            )
+        return self.earlier[experiment]
+
 
 @dataclass
 class Measurement:
-    """What a cell measured: tidy rows, and arrays for figures (maps, histograms)."""
+    """What a cell measured: tidy rows, arrays for figures (maps, histograms), and tensors that other experiments start from."""
 
     rows: list[Row] = field(default_factory=list)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    artifacts: "dict[str, dict[str, Tensor]]" = field(default_factory=dict)
 
     def add(
         self, metric: str, value: SupportsFloat, unit: str = "1", *, method: str = "", timing: bool = False, **setting: Any
@@ -73,24 +117,78 @@ Run = Callable[[Any, Context], Measurement]
 CHECKPOINTS = "checkpoints"  # folder beside the record of a cell
 
 
-def _current_record(folder: Path, cell: Cell, source_sha256: str, data: Mapping[str, str], device: str) -> Record | None:
-    """The record that is already there, if the same cell, sources, data and kind of device made it."""
-    try:
-        record = read_record(folder / "record.json")
-    except DataError:
-        return None
-    p = record.provenance
-    made_from = (p.parameters_sha256, p.source_sha256, p.data, p.device.kind)
-    return record if made_from == (cell.parameters_sha256, source_sha256, dict(data), device) else None
+@dataclass(frozen=True)
+class _Origin:
+    """Everything that the numbers of a cell depend on: the cell, sources, data, kind of device, and records made before."""
+
+    parameters_sha256: str
+    source_sha256: str
+    data: dict[str, str]
+    device: str
+    after: dict[str, str]
+
+    @classmethod
+    def of(cls, cell: Cell, entry: Experiment, earlier: Earlier) -> "_Origin":
+        from common.data.needs import digests_of_needs
+
+        return cls(
+            cell.parameters_sha256,
+            provenance.source_digest(f"papers.{cell.paper}.{cell.experiment}"),
+            digests_of_needs(entry.data.at(cell.scale)),
+            entry.device.at(cell.scale),
+            {f"{name}/{r.cell}": r.results_sha256 for name, records in earlier.items() for r in records.records},
+        )
+
+    @property
+    def key(self) -> str:
+        """A digest of it, to which checkpoints are bound."""
+        made_from = [self.parameters_sha256, self.source_sha256, self.data, self.device, self.after]
+        return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+    def record(self, folder: Path) -> Record | None:
+        """The record that is already there, if it was made from the same and its artifacts are whole."""
+        try:
+            record = read_record(folder / "record.json")
+        except DataError:
+            return None
+        p = record.provenance
+        same = _Origin(p.parameters_sha256, p.source_sha256, p.data, p.device.kind, p.after) == self
+        return record if same and artifacts_are_whole(folder, record) else None
 
 
-def _checkpoint_key(parameters_sha256: str, source_sha256: str, data: Mapping[str, str], device: str) -> str:
-    """Digest of what `_current_record` compares."""
-    made_from = [parameters_sha256, source_sha256, dict(data), device]
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+def earlier_results(config: PaperConfig, experiment: str, scale: Scale, out: Path) -> dict[str, RecordSet]:
+    """The records of all experiments that this one comes after.
+
+    Args:
+        config: of the paper.
+        experiment: the one that is about to run.
+        scale: which scale.
+        out: folder of records.
+
+    Raises:
+        DataError: a record is missing, damaged, or was made from something else than would make it now; the message has the
+            command that makes it.
+    """
+    found: dict[str, RecordSet] = {}
+    for name in config.experiments[experiment].after:
+        before = earlier_results(config, name, scale, out)
+        cells = cells_of(config, name, scale)
+        records = [_Origin.of(cell, config.experiments[name], before).record(out / name / cell.name) for cell in cells]
+        missing = [cell.name for cell, record in zip(cells, records, strict=True) if record is None]
+        if missing:
+            raise DataError(
+                f"{config.paper}/{experiment} starts from the results of {name}, and {out / name} does not hold them as they "
+                f"would be made now ({', '.join(missing)}). Make them first: "
+                f"python -m papers.{config.paper}.{name} --scale {scale} --out {out}"
+            )
+        found[name] = RecordSet(out, name)
+        found[name].records = [record for record in records if record is not None]
+    return found
 
 
-def measure(run: Run, settings: Parameters, cell: Cell, entry: Experiment, folder: Path) -> Record:
+def measure(
+    run: Run, settings: Parameters, cell: Cell, entry: Experiment, folder: Path, earlier: Earlier = MappingProxyType({})
+) -> Record:
     """Run one cell and write its record.
 
     Args:
@@ -99,14 +197,13 @@ def measure(run: Run, settings: Parameters, cell: Cell, entry: Experiment, folde
         cell: which cell.
         entry: the experiment's entry in the configuration.
         folder: where the record goes.
+        earlier: see `earlier_results`.
 
     Raises:
         MissingHardwareError: the cell needs a GPU and there is none.
         DataError: the record cannot be written, or data are missing.
     """
     import torch
-
-    from common.data.needs import digests_of_needs
 
     kind = entry.device.at(cell.scale)
     if kind == "cuda" and not torch.cuda.is_available():
@@ -115,17 +212,18 @@ def measure(run: Run, settings: Parameters, cell: Cell, entry: Experiment, folde
             "Run it where a GPU is, or add `--config scale=smoke` (`--scale smoke` without Snakemake) for the CPU version."
         )
     module = f"papers.{cell.paper}.{cell.experiment}"
-    data = digests_of_needs(entry.data.at(cell.scale))
-    source = provenance.source_digest(module)
-    checkpoints = Checkpoints(folder / CHECKPOINTS, _checkpoint_key(cell.parameters_sha256, source, data, kind))
+    origin = _Origin.of(cell, entry, earlier)
+    checkpoints = Checkpoints(folder / CHECKPOINTS, origin.key)
     if kind == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started_at, start = datetime.now(UTC), time.perf_counter()
-    measurement = run(settings, Context(device=kind, label=f"{cell.experiment} {cell.name}", checkpoints=checkpoints))
+    label = f"{cell.experiment} {cell.name}"
+    measurement = run(settings, Context(device=kind, label=label, checkpoints=checkpoints, earlier=earlier))
     seconds = time.perf_counter() - start
     if not measurement.rows:
         raise DataError(f"{module} returned no rows for the cell {cell.name}: there is nothing to record.")
     commit, dirty = provenance.commit()
+    artifacts = write_artifacts(folder, measurement.artifacts)
     record = Record(
         paper=cell.paper,
         experiment=cell.experiment,
@@ -135,14 +233,16 @@ def measure(run: Run, settings: Parameters, cell: Cell, entry: Experiment, folde
         parameters=cell.parameters,
         rows=tuple(measurement.rows),
         arrays={name: array_description(array) for name, array in measurement.arrays.items()},
-        results_sha256=results_digest(measurement.rows, measurement.arrays),
+        artifacts=artifacts,
+        results_sha256=results_digest(measurement.rows, measurement.arrays, artifacts),
         provenance=Provenance(
             command=f"python -m {module} --scale {cell.scale}",
             commit=commit,
             dirty=dirty,
             parameters_sha256=cell.parameters_sha256,
-            source_sha256=source,
-            data=data,
+            source_sha256=origin.source_sha256,
+            data=origin.data,
+            after=origin.after,
             versions=provenance.versions(),
             device=provenance.device(kind),
             started_at=started_at.isoformat(timespec="seconds"),
@@ -156,7 +256,14 @@ def measure(run: Run, settings: Parameters, cell: Cell, entry: Experiment, folde
 
 
 def run_batch(
-    run: Run, settings_type: type[Parameters], cells: list[Cell], entry: Experiment, out: Path, *, again: bool
+    run: Run,
+    settings_type: type[Parameters],
+    cells: list[Cell],
+    entry: Experiment,
+    out: Path,
+    *,
+    again: bool,
+    earlier: Earlier = MappingProxyType({}),
 ) -> list[Record]:
     """Run the cells of a batch one after the other; a cell whose record is current is kept.
 
@@ -167,22 +274,20 @@ def run_batch(
         entry: the experiment's entry in the configuration.
         out: folder of records; a cell's record goes to `<out>/<experiment>/<cell>/`.
         again: measure again even where a current record exists.
+        earlier: see `earlier_results`.
     """
     from common import tracking
-    from common.data.needs import digests_of_needs
 
     experiment = cells[0].experiment
-    source = provenance.source_digest(f"papers.{cells[0].paper}.{experiment}")
-    data = digests_of_needs(entry.data.at(cells[0].scale))
     progress = Progress(f"{cells[0].paper}/{experiment}", len(cells), interval=0)
     records = []
     for cell in cells:
         folder = out / experiment / cell.name
-        record = None if again else _current_record(folder, cell, source, data, entry.device.at(cell.scale))
+        record = None if again else _Origin.of(cell, entry, earlier).record(folder)
         kept = record is not None
         if record is None:
             settings = settings_type.model_validate({**cell.axes, **cell.parameters})
-            record = measure(run, settings, cell, entry, folder)
+            record = measure(run, settings, cell, entry, folder, earlier)
         Checkpoints(folder / CHECKPOINTS, key="").remove()
         records.append(record)
         tracking.mirror(record, folder)
@@ -229,9 +334,11 @@ def main(run: Run, settings_type: type[Parameters]) -> None:
             raise ConfigError(f"--batch {arguments.batch}: {experiment} has the batches {', '.join(batches)} at scale {scale}.")
         out = arguments.out or Path("results") / paper / scale / "records"
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS gives the same numbers twice
+        earlier = earlier_results(config, experiment, scale, out)
         for name, cells in batches.items():
             if arguments.batch in (None, name):
-                records = run_batch(run, settings_type, cells, config.experiments[experiment], out, again=arguments.again)
+                entry = config.experiments[experiment]
+                records = run_batch(run, settings_type, cells, entry, out, again=arguments.again, earlier=earlier)
                 write_index(out / experiment / f"{name}.index.json", records)
     except ReattendError as error:
         stop_with_message(error)

@@ -50,6 +50,10 @@ rule inputs:
 rule cells:
     input:
         "<results>/inputs.json",
+        lambda wildcards: [
+            f"<results>/records/{experiment}/{batch}.index.json"
+            for experiment, batch in plan.earlier_batches(wildcards.experiment)
+        ],
     output:
         "<results>/records/{experiment}/{batch}.index.json",
     log:

@@ -41,7 +41,8 @@ def paper_records(config: PaperConfig, scale: Scale, root: Path) -> RecordSet:
         root: folder with `<experiment>/<cell>/record.json`.
 
     Raises:
-        DataError: a record is damaged, or was made with other parameters than the configuration has.
+        DataError: a record is damaged, was made with other parameters than the configuration has, or started from other
+            results of another experiment.
     """
     records = RecordSet(root)
     cells = {f"{c.paper}/{c.experiment}/{c.name}": c for name in config.experiments for c in cells_of(config, name, scale)}
@@ -56,6 +57,14 @@ def paper_records(config: PaperConfig, scale: Scale, root: Path) -> RecordSet:
                 f"papers/{config.paper}/config.yaml has now. Run the experiment again."
             )
         kept.append(record)
+    results = {f"{record.experiment}/{record.cell}": record.results_sha256 for record in kept}
+    for record in kept:
+        if any(results.get(name, sha256) != sha256 for name, sha256 in record.provenance.after.items()):
+            raise DataError(
+                f"{root}/{record.experiment}/{record.cell} started from other results of "
+                f"{', '.join(config.experiments[record.experiment].after)} than those that are there now. "
+                "Run the experiment again."
+            )
     records.records = kept
     return records
 

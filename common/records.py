@@ -1,13 +1,16 @@
 """Records: what a cell measured, with its provenance. The only source of numbers in tables, figures and verdicts.
 
-A record is a folder `<root>/<experiment>/<cell>/` with `record.json` and, where curves or maps are kept, `arrays.npz`.
+A record is a folder `<root>/<experiment>/<cell>/` with `record.json` and, where curves or maps are kept, `arrays.npz`. What
+other experiments start from, such as trained weights, are artifacts: `artifacts/<name>.safetensors`, named in the record by
+their digest. They are not published.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from common.errors import DataError
 from common.files import sha256_of, whole_or_absent, write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Setting = str | int | float | bool
 Scale = Literal["smoke", "standard", "paper"]
@@ -57,6 +63,9 @@ class Provenance(_Strict):
     parameters_sha256: str
     source_sha256: str = Field(description="digest of every module of this repository that the experiment imports")
     data: dict[str, str] = Field(description="data set/file -> sha256")
+    after: dict[str, str] = Field(
+        default_factory=dict, description="records that the measurement started from: experiment/cell -> their results_sha256"
+    )
     versions: dict[str, str]
     device: Device
     started_at: str
@@ -78,7 +87,8 @@ class Record(_Strict):
     rows: tuple[Row, ...]
     arrays: dict[str, str] = Field(default_factory=dict, description="name of the array -> its shape and dtype, in arrays.npz")
     arrays_sha256: str | None = None
-    results_sha256: str = Field(description="digest of the rows that do not depend on speed, and of the arrays")
+    artifacts: dict[str, str] = Field(default_factory=dict, description="name -> sha256 of artifacts/<name>.safetensors")
+    results_sha256: str = Field(description="digest of the rows that do not depend on speed, of the arrays and artifacts")
     provenance: Provenance
 
     @property
@@ -92,8 +102,10 @@ def array_description(array: np.ndarray) -> str:
     return f"{'x'.join(str(size) for size in array.shape)} {array.dtype}"
 
 
-def results_digest(rows: Iterable[Row], arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of everything measured except what depends on the machine's speed."""
+def results_digest(
+    rows: Iterable[Row], arrays: Mapping[str, np.ndarray], artifacts: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """SHA-256 of everything measured except what depends on the machine's speed; `artifacts` are given by their sha256."""
     digest = hashlib.sha256()
     for row in rows:
         if not row.timing:
@@ -101,7 +113,58 @@ def results_digest(rows: Iterable[Row], arrays: Mapping[str, np.ndarray]) -> str
     for name in sorted(arrays):
         digest.update(f"{name} {array_description(arrays[name])}".encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    for name in sorted(artifacts):
+        digest.update(f"{name} {artifacts[name]}".encode())
     return digest.hexdigest()
+
+
+def _artifact_path(folder: Path, name: str) -> Path:
+    return folder / "artifacts" / f"{name}.safetensors"
+
+
+def write_artifacts(folder: Path, artifacts: Mapping[str, Mapping[str, "Tensor"]]) -> dict[str, str]:
+    """Write tensors for other experiments beside a record that is written afterwards.
+
+    Args:
+        folder: of the record.
+        artifacts: name, usable as a file name -> named tensors, on any device.
+
+    Returns:
+        name -> sha256 of its file, for `Record.artifacts`.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    digests = {}
+    for name, tensors in artifacts.items():
+        with whole_or_absent(_artifact_path(folder, name)) as temporary:
+            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, temporary)
+        digests[name] = sha256_of(_artifact_path(folder, name))
+    return digests
+
+
+def artifacts_are_whole(folder: Path, record: Record) -> bool:
+    """Whether every artifact that the record names lies beside it as it was written."""
+    paths = {_artifact_path(folder, name): sha256 for name, sha256 in record.artifacts.items()}
+    return all(path.exists() and sha256_of(path) == sha256 for path, sha256 in paths.items())
+
+
+def read_artifact(folder: Path, record: Record, name: str) -> dict[str, "Tensor"]:
+    """The tensors of an artifact, on the CPU.
+
+    Raises:
+        DataError: the record has no such artifact, or the file is missing or differs from what the record says.
+    """
+    from safetensors.torch import load_file
+
+    if name not in record.artifacts:
+        raise DataError(f"{record.identity} has no artifact {name!r}; it has: {', '.join(record.artifacts) or 'none'}.")
+    path = _artifact_path(folder, name)
+    if not path.exists() or sha256_of(path) != record.artifacts[name]:
+        raise DataError(f"{path} is missing or differs from its record. Delete {folder} and run {record.experiment} again.")
+    return load_file(path)
 
 
 def write_record(folder: Path, record: Record, arrays: Mapping[str, np.ndarray]) -> None:
@@ -138,7 +201,7 @@ def read_record(path: Path) -> Record:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5])
         raise DataError(f"{path} is not a valid record ({problems}). Delete the file and run the experiment again.") from None
     arrays = read_arrays(path.parent, record)
-    if results_digest(record.rows, arrays) != record.results_sha256:
+    if results_digest(record.rows, arrays, record.artifacts) != record.results_sha256:
         raise DataError(
             f"The numbers in {path} do not fit its digest: the file was changed after it was written. Measure again."
         )
@@ -161,11 +224,11 @@ def read_arrays(folder: Path, record: Record) -> dict[str, np.ndarray]:
 
 
 class RecordSet:
-    """All records below a folder, as one tidy table."""
+    """All records below a folder, or those of one experiment, as one tidy table."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, experiment: str = "*"):
         self.root = Path(root)
-        paths = sorted(self.root.glob("*/*/record.json"))
+        paths = sorted(self.root.glob(f"{experiment}/*/record.json"))
         self.records = [read_record(path) for path in paths]
         self._folders = {record.identity: path.parent for record, path in zip(self.records, paths, strict=True)}
 
@@ -175,6 +238,10 @@ class RecordSet:
     def arrays(self, record: Record) -> dict[str, np.ndarray]:
         """The arrays of one record of this set."""
         return read_arrays(self._folders[record.identity], record)
+
+    def artifact(self, record: Record, name: str) -> dict[str, "Tensor"]:
+        """An artifact of one record of this set. Raises DataError as `read_artifact` does."""
+        return read_artifact(self._folders[record.identity], record, name)
 
     def of(self, experiment: str) -> list[Record]:
         """The records of one experiment, in the order of their cells."""

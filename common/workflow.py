@@ -49,6 +49,11 @@ class PaperPlan:
         """(experiment, batch) of every measuring job."""
         return [(name, batch) for name in self.config.experiments for batch in batches_of(self.config, name, self.scale)]
 
+    def earlier_batches(self, experiment: str) -> list[tuple[str, str]]:
+        """(experiment, batch) of every job whose results this experiment starts from."""
+        earlier = self.config.experiments[experiment].after
+        return [(name, batch) for name, batch in self.batches() if name in earlier]
+
     def settings(self, experiment: str, batch: str) -> list[dict]:
         """Axes and parameters of a job's cells: a change of any of them runs the job again."""
         cells = batches_of(self.config, experiment, self.scale)[batch]
