@@ -19,7 +19,9 @@ from torch.nn.functional import pad
 
 from common.errors import InputError
 from common.kernels.block_selection.top_p import check_share
+from common.sparse_attention.block_mass import block_attention_mass
 from common.sparse_attention.blocks import causal_blocks, check_sizes, readable_blocks
+from common.sparse_attention.selection import KeySelection, Selection
 
 Scope = Literal["matrix", "row"]
 
@@ -86,6 +88,42 @@ def density(mask: Tensor, segment_size: int, block_size: int, counted: Literal["
         )
     selected = mask if counted == "executed" else mask & causal_blocks(T, mask.device)
     return selected.sum((-1, -2)).double() / (T * (T + 1) / 2)
+
+
+def selection_density(selection: Selection | KeySelection, counted: Literal["executed", "causal"] = "executed") -> Tensor:
+    """Density of what a selector returned: blocks as `density` counts them, pairs of query and key for a `KeySelection`.
+
+    Returns:
+        float64 [B, H].
+
+    Raises:
+        InputError: as `density`.
+    """
+    if isinstance(selection, Selection):
+        return density(selection.mask, selection.segment_size, selection.block_size, counted)
+    return selection.density().double()
+
+
+def selection_coverage(selection: Selection | KeySelection, q: Tensor, k: Tensor, mass: Tensor | None = None) -> Tensor:
+    """Coverage of what a selector returned for q [B, H, N, D] and k [B, Hkv, N, D].
+
+    Args:
+        selection: of q and k.
+        q: queries.
+        k: keys.
+        mass: exact block mass in the selection's key order, where it is at hand; a `KeySelection` needs none.
+
+    Returns:
+        float64 [B, H].
+
+    Raises:
+        InputError: as `coverage` and `block_attention_mass`.
+    """
+    if not isinstance(selection, Selection):
+        return selection.coverage(q, k).double()
+    if mass is None:
+        mass = block_attention_mass(q, k, selection.block_size, key_order=selection.key_order)
+    return coverage(selection.mask, mass)
 
 
 class OracleCurve(NamedTuple):

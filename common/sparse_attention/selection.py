@@ -112,16 +112,57 @@ class Selection:
             )
 
 
+class KeySelection(Protocol):
+    """A selection that is no mask of blocks, such as key lists of their own for every few queries: it says how it is read.
+
+    A `Selector` may return one in place of a `Selection`.
+    """
+
+    def density(self) -> Tensor:
+        """Pairs of a query and a key that are read, divided by N(N+1)/2: float64 [B, H]."""
+        ...
+
+    def coverage(self, q: Tensor, k: Tensor) -> Tensor:
+        """Share of dense causal attention that the keys read hold, mean over queries.
+
+        Args:
+            q: queries [B, H, N, D], as selected from.
+            k: keys [B, Hkv, N, D], as selected from.
+
+        Returns:
+            float32 or float64 [B, H], in [0, 1] but for rounding. Computed in chunks: [B, H, N, N] never exists.
+        """
+        ...
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
+        """Causal softmax attention over the keys read: the method's kernel on a GPU, its reference elsewhere.
+
+        Args:
+            q: queries [B, H, N, D].
+            k: keys [B, Hkv, N, D].
+            v: values [B, Hkv, N, D].
+            scale: factor of the logits, 1 / sqrt(D) by default.
+
+        Returns:
+            [B, H, N, D] in the dtype of q.
+        """
+        ...
+
+    def check_contents(self) -> None:
+        """Check the values, as `Selection.check_contents`. Waits for the device. Raises InputError."""
+        ...
+
+
 class Selector(Protocol):
-    """Chooses key blocks from queries and keys. Knows nothing of values, models or kernels."""
+    """Chooses keys from queries and keys. Knows nothing of values, models or kernels."""
 
     @property
     def name(self) -> str:
         """Short name, used in tables."""
         ...
 
-    def select(self, q: Tensor, k: Tensor) -> Selection:
-        """Select the key blocks of one prefill.
+    def select(self, q: Tensor, k: Tensor) -> Selection | KeySelection:
+        """Select the keys of one prefill, in blocks or otherwise.
 
         Args:
             q: queries [B, H, N, D] after rotary embedding.
@@ -131,15 +172,16 @@ class Selector(Protocol):
 
 
 def sparse_attention(
-    q: Tensor, k: Tensor, v: Tensor, selection: Selection, *, scale: float | None = None, check: bool = True
+    q: Tensor, k: Tensor, v: Tensor, selection: Selection | KeySelection, *, scale: float | None = None, check: bool = True
 ) -> Tensor:
-    """Causal softmax attention over the selected key blocks.
+    """Causal softmax attention over the selected keys.
 
     Args:
         q: queries [B, H, N, D], float16, bfloat16 or float32; D is 64 or 128.
         k: keys [B, Hkv, N, D], in natural order; Hkv divides H.
         v: values [B, Hkv, N, D], in natural order.
-        selection: the blocks to read. Keys and values are gathered by its key_order, once per head of the order.
+        selection: the blocks to read. Keys and values are gathered by its key_order, once per head of the order. A
+            `KeySelection` attends itself.
         scale: factor of the logits, 1 / sqrt(D) by default.
         check: also check what the selection holds (`Selection.check_contents`). It waits for the device; turn it off only to
             time.
@@ -155,6 +197,10 @@ def sparse_attention(
         raise InputError(
             f"v is {v.dtype} {tuple(v.shape)} on {v.device}; it must be like k: {k.dtype} {tuple(k.shape)} on {k.device}."
         )
+    if not isinstance(selection, Selection):
+        if check:
+            selection.check_contents()
+        return selection.attend(q, k, v, scale=scale)
     B, H, N, _ = q.shape
     T = number_of_blocks(N, selection.block_size)
     if selection.rows != (B, H, T) or selection.device != q.device:

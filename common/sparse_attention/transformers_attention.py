@@ -18,13 +18,13 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, causal_mask_function, sdpa_mask
 
 from common.errors import InputError
-from common.sparse_attention.coverage import density
-from common.sparse_attention.selection import Selection, Selector, sparse_attention
+from common.sparse_attention.coverage import selection_density
+from common.sparse_attention.selection import KeySelection, Selection, Selector, sparse_attention
 
 HEAD_DIMS = (64, 128)
 RECORDING = "recording"
 
-OnSelection = Callable[[int, Selection], None]
+OnSelection = Callable[[int, Selection | KeySelection], None]
 OnAttention = Callable[[int, Tensor, Tensor, Tensor], None]
 
 
@@ -37,7 +37,7 @@ def register(name: str, selector: Selector, on_selection: OnSelection | None = N
         name: any name that transformers does not use itself.
         selector: sees q [1, H, N, D] and k [1, Hkv, N, D] after rotary embedding.
         on_selection: called with (layer, selection) after every selection, for example a `SelectionStatistics`.
-        check: check every selection (`Selection.check_contents`), which waits for the device; turn it off only to time.
+        check: check every selection (its `check_contents`), which waits for the device; turn it off only to time.
 
     Raises:
         InputError: the name is taken by transformers. At run time the attention function raises it for a batch larger than 1,
@@ -171,14 +171,13 @@ class SelectionStatistics:
     def __init__(self):
         self._densities: dict[int, list[Tensor]] = {}
 
-    def __call__(self, layer: int, selection: Selection) -> None:
+    def __call__(self, layer: int, selection: Selection | KeySelection) -> None:
         """Add one selection of a layer."""
-        executed = density(selection.mask, selection.segment_size, selection.block_size)
-        self._densities.setdefault(layer, []).append(executed.cpu())
+        self._densities.setdefault(layer, []).append(selection_density(selection))
 
     def density_per_head(self) -> dict[int, Tensor]:
-        """Mean executed density (`coverage.density`) of every layer's heads over the prefills so far: layer -> float64 [H]."""
-        return {layer: torch.cat(seen).mean(0) for layer, seen in sorted(self._densities.items())}
+        """Mean executed density (`selection_density`) of every layer's heads over the prefills so far: layer -> float64 [H]."""
+        return {layer: torch.cat(seen).mean(0).cpu() for layer, seen in sorted(self._densities.items())}
 
     def density_per_layer(self) -> dict[int, float]:
         """Mean executed density of every layer over heads and prefills so far."""

@@ -36,6 +36,7 @@ from torch.nn.functional import pad
 from common.errors import InputError
 from common.kernels.checks import check_positive_int
 from common.sparse_attention.blocks import check_queries_and_keys, check_sizes, number_of_blocks
+from common.sparse_attention.products import query_key_products
 from common.sparse_attention.selection import Selection
 
 # Always the first to be selected, and the least that is selected (official code).
@@ -76,13 +77,11 @@ def vertical_slash_scores(q: Tensor, k: Tensor, last: int) -> tuple[Tensor, Tens
     B, H, N, D = q.shape
     dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
     vertical, slash = (q.new_zeros(B, H, N, dtype=dtype) for _ in range(2))
-    keys = k.to(dtype).mT
     positions = torch.arange(N, device=q.device)
     rows = max(1, CHUNK_BYTES // (vertical.element_size() * B * H * N))
     for start in range(max(0, N - last), N, rows):
         end = min(start + rows, N)  # later keys are invisible to these rows
-        queries = q[:, :, start:end].to(dtype).reshape(B, k.shape[1], -1, D)
-        logits = (queries @ keys[..., :end]).reshape(B, H, end - start, end) * D**-0.5
+        logits = query_key_products(q[:, :, start:end], k[:, :, :end]).mul_(D**-0.5)
         visible = positions[:end] <= positions[start:end, None]
         attention = logits.masked_fill_(~visible, float("-inf")).softmax(-1)
         vertical[..., :end] += attention.sum(-2)

@@ -34,6 +34,7 @@ from common.errors import InputError
 from common.kernels.block_selection.top_p import ROUNDING, check_share
 from common.kernels.checks import check_positive_int
 from common.sparse_attention.blocks import causal_blocks, check_queries_and_keys, check_sizes, number_of_blocks
+from common.sparse_attention.products import query_key_products
 from common.sparse_attention.selection import Selection
 
 # L held at once; W is as large.
@@ -65,22 +66,10 @@ def antidiagonal_scores(q: Tensor, k: Tensor, block_size: int, stride: int) -> T
         queries = q[:, :, start * block_size : end * block_size]
         queries = pad(queries, (0, 0, 0, (end - start) * block_size - queries.shape[2]))
         reversed_queries = queries.unflatten(2, (-1, stride)).flip(3).flatten(3)
-        logits = _products(reversed_queries, keys[:, :, : end * tiles]).mul_(D**-0.5 / stride)
+        logits = query_key_products(reversed_queries, keys[:, :, : end * tiles]).mul_(D**-0.5 / stride)
         weights = logits.masked_fill_(column > row, float("-inf")).softmax(-1).masked_fill_(row * stride >= N, 0.0)
         scores[:, :, start:end, :end] = weights.unflatten(3, (end, tiles)).sum(4).unflatten(2, (-1, tiles)).sum(3)
     return scores / scores.sum(-1, keepdim=True)
-
-
-def _products(queries: Tensor, keys: Tensor) -> Tensor:
-    """Queries [B, H, R, C] times keys [B, Hkv, M, C]: [B, H, R, M], float32 (float64 for float64 input)."""
-    B, H, R, C = queries.shape
-    queries, keys = queries.reshape(B * keys.shape[1], -1, C), keys.flatten(0, 1)
-    if queries.is_cuda and queries.dtype in (torch.float16, torch.bfloat16):
-        products = torch.bmm(queries, keys.mT, out_dtype=torch.float32)  # on tensor cores, summed and returned in float32
-    else:
-        dtype = torch.float64 if queries.dtype == torch.float64 else torch.float32
-        products = queries.to(dtype) @ keys.to(dtype).mT
-    return products.reshape(B, H, R, -1)
 
 
 def forced_and_shortest_prefix(shares: Tensor, tau: float, forced: Tensor, allowed: Tensor) -> Tensor:
