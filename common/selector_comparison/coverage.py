@@ -5,34 +5,27 @@ is swept over its threshold, and compared where the curves have equal density: b
 and nowhere outside the sweep.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy import float64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from common.errors import InputError
 from common.experiment import Context, Measurement
+from common.selector_comparison.families import ORACLE, Family, check_known, value_at_density
 from common.selector_comparison.subjects import SubjectSettings, load_subject, token_windows
 from common.sparse_attention import (
-    FlexPrefill,
-    MeanPooling,
-    Selector,
-    StreamingLLM,
-    VerticalSlash,
-    XAttention,
+    Selection,
     block_attention_masses,
-    coverage,
-    density,
     oracle_curve,
+    selection_coverage,
+    selection_density,
 )
 from common.sparse_attention.transformers_attention import recording
 
-NATURAL, ORACLE = "natural", "oracle"
-
-Family = Callable[[float], Selector]
-"""A selector for each value of its threshold."""
+NATURAL = "natural"
 
 
 class CoverageSettings(SubjectSettings):
@@ -57,51 +50,6 @@ class CoverageSettings(SubjectSettings):
     layers: int
 
 
-def baseline_families(block_size: int) -> dict[str, Family]:
-    """The selectors that every paper is compared with, and what is swept of each.
-
-    `mean_pooling` and `xattention` (tau), `flexprefill` (gamma), `vertical_slash` (tokens of its budget: an eighth columns, the
-    rest offsets, counted in blocks), `streaming_llm` (tokens of the window).
-    """
-
-    def vertical_slash(tokens: float) -> Selector:
-        columns = max(block_size, 30, round(tokens / 8))
-        return VerticalSlash(
-            block_size=block_size, vertical_size=columns, slash_size=max(block_size, 50, round(tokens) - columns), unit="blocks"
-        )
-
-    return {
-        "mean_pooling": lambda tau: MeanPooling(block_size=block_size, tau=tau),
-        "xattention": lambda tau: XAttention(block_size=block_size, tau=tau),
-        "flexprefill": lambda gamma: FlexPrefill(block_size=block_size, gamma=gamma),
-        "vertical_slash": vertical_slash,
-        "streaming_llm": lambda window: StreamingLLM(
-            block_size=block_size, sink_tokens=block_size, window_tokens=max(1, round(window))
-        ),
-    }
-
-
-def coverage_at(densities: ArrayLike, coverages: ArrayLike, wanted: float) -> float | None:
-    """Coverage of a sweep at a density: on straight lines between its points, None outside of them.
-
-    Args:
-        densities: [P], of the points of the sweep, in any order.
-        coverages: [P], theirs.
-        wanted: density.
-
-    Raises:
-        InputError: there are no points, or not as many of one as of the other.
-    """
-    x, y = (np.asarray(values, dtype=np.float64) for values in (densities, coverages))
-    if x.ndim != 1 or x.shape != y.shape or x.size == 0:
-        raise InputError(f"densities have shape {x.shape} and coverages {y.shape}; give as many of both, at least one.")
-    order = np.lexsort((y, x))
-    x, y = x[order], y[order]
-    if not x[0] <= wanted <= x[-1]:
-        return None
-    return float(np.interp(wanted, x, y))
-
-
 class _Sweeps:
     """Density and coverage of every selector at every value of its sweep, gathered layer by layer: [heads] each."""
 
@@ -121,7 +69,7 @@ class _Sweeps:
         orders: dict[str, Tensor | None] = {NATURAL: None}
         laid_out = {}  # the order of each selection by its name in `orders`; most sweeps have one
         for (name, value), selection in selections.items():
-            order = selection.key_order
+            order = selection.key_order if isinstance(selection, Selection) else None
             if order is None:
                 laid_out[name, value] = NATURAL
                 continue
@@ -130,20 +78,20 @@ class _Sweeps:
             orders[laid_out[name, value]] = order
         masses = block_attention_masses(q, k, s.block_size, key_orders=orders)
         for point, selection in selections.items():
-            share = density(selection.mask, selection.segment_size, selection.block_size, counted="causal")
-            self._keep(point, share, coverage(selection.mask, masses[laid_out[point]]))
+            share = selection_density(selection, counted="causal")
+            self._keep(point, share, selection_coverage(selection, q, k, masses[laid_out[point]]))
         curve = oracle_curve(masses[NATURAL], torch.tensor(s.densities), scope="row")
         for number, wanted in enumerate(s.densities):
             reached = curve.coverage[..., number]
             self._keep((ORACLE, wanted), curve.density[number].expand_as(reached), reached)
 
     def _keep(self, point: tuple[str, float], share: Tensor, covered: Tensor) -> None:
-        self.points.setdefault(point, []).append((share[0].double().cpu(), covered[0].double().cpu()))
+        self.points.setdefault(point, []).append((share[0].double(), covered[0].double()))
 
-    def per_head(self, name: str, values: list[float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def per_head(self, name: str, values: list[float]) -> tuple[NDArray[float64], NDArray[float64]]:
         """Density and coverage of a sweep: [values, layers, heads] each."""
         densities, coverages = (
-            torch.stack([torch.stack([pair[place] for pair in self.points[name, value]]) for value in values]).numpy()
+            torch.stack([torch.stack([pair[place] for pair in self.points[name, value]]) for value in values]).cpu().numpy()
             for place in range(2)
         )
         return densities, coverages
@@ -167,8 +115,7 @@ def compare_coverage(settings: CoverageSettings, families: Mapping[str, Family],
     """
     if ORACLE in settings.sweeps:
         raise InputError(f"sweeps names {ORACLE!r}, which is measured at `densities` in any case; leave it out.")
-    if unknown := set(settings.sweeps) - set(families):
-        raise InputError(f"sweeps names {sorted(unknown)}; known selectors are {', '.join(families)}.")
+    check_known(settings.sweeps, families)
     measurement = Measurement()
     subject = load_subject(settings, settings.length, context.device)
     windows = token_windows(subject, settings.text, settings.length, settings.windows)
@@ -186,7 +133,7 @@ def compare_coverage(settings: CoverageSettings, families: Mapping[str, Family],
                 measurement.add("density", one_density, method=name, threshold=value, window=number)
                 measurement.add("coverage", one_coverage, method=name, threshold=value, window=number)
             for wanted in settings.densities:
-                covered = coverage_at(densities, coverages, wanted)
+                covered = value_at_density(densities, coverages, wanted)
                 if covered is not None:
                     measurement.add("coverage_at_density", covered, method=name, density=wanted, window=number)
         progress.step(f"window {number}")
