@@ -1,19 +1,15 @@
 """Claims on speed: permutation, selection and attention, timed by stage beside dense attention in the same run (Table 7)."""
 
-from collections.abc import Callable
-from typing import cast
-
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
 
 from common.configuration import Parameters
 from common.experiment import Context, Measurement, main
 from common.kernels.block_sparse_attention import BlockLists, block_sparse_attention
 from common.kernels.segment_sort import gather_keys_values
 from common.sparse_attention import MeanPooling, density, structured_inputs
-from common.sparse_attention.blocks import causal_blocks, number_of_blocks
+from common.sparse_attention.blocks import number_of_blocks
+from common.sparse_attention.dense_kernels import dense_attention
 from common.timing import median_milliseconds
 from papers.pbs_attn.pbs_attn import PBSAttention, select_blocks
 
@@ -48,45 +44,6 @@ class Settings(Parameters):
     tau: float
     dense: list[str]
     repeat_milliseconds: int
-
-
-def flex_attention(q: Tensor, k: Tensor, v: Tensor, block_size: int = 128) -> Callable[[], Tensor]:
-    """FlexAttention, compiled and causal: blocks below the diagonal are whole, those on it masked element by element."""
-    from torch.nn.attention import flex_attention as flex
-
-    N, T = q.shape[2], number_of_blocks(q.shape[2], block_size)
-    causal = causal_blocks(T, q.device)[None, None]
-    diagonal = torch.eye(T, dtype=torch.bool, device=q.device)[None, None]
-    partial, whole = BlockLists.from_mask(diagonal), BlockLists.from_mask(causal & ~diagonal)
-    mask = flex.BlockMask.from_kv_blocks(
-        partial.counts, partial.indices, whole.counts, whole.indices, BLOCK_SIZE=block_size,
-        mask_mod=lambda b, h, i, j: i >= j, seq_lengths=(N, N),
-    )  # fmt: skip
-    compiled = torch.compile(flex.flex_attention, dynamic=False)
-    return lambda: cast(Tensor, compiled(q, k, v, block_mask=mask, enable_gqa=True))
-
-
-def dense_attention(name: str, q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Tensor]:
-    """Causal dense attention by a named kernel, as a function without arguments to be timed.
-
-    Args:
-        name: `flash` and `cudnn` (backends of PyTorch's scaled_dot_product_attention), `flex` (compiled FlexAttention), `math`.
-        q: queries [1, H, N, d].
-        k: keys [1, H_kv, N, d].
-        v: values [1, H_kv, N, d].
-
-    Raises:
-        KeyError: the name is not known.
-    """
-    if name == "flex":
-        return flex_attention(q, k, v)
-    backend = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION, "math": SDPBackend.MATH}[name]
-
-    def attend() -> Tensor:
-        with sdpa_kernel(backend):
-            return scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-
-    return attend
 
 
 class Stages:

@@ -5,7 +5,6 @@ attention has no structure to select by. There all of the method's work is done,
 (Table 5) are read in place of its selection.
 """
 
-from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -14,10 +13,9 @@ from transformers import PreTrainedModel
 
 from common.configuration import Parameters
 from common.experiment import Context, Measurement, main
-from common.kernels.block_sparse_attention import BlockLists
 from common.language_models import load_language_model, random_llama
-from common.sparse_attention import Selection, Selector
-from common.sparse_attention.blocks import earlier_segment_blocks, number_of_blocks, own_segment_blocks
+from common.sparse_attention import Selector
+from common.sparse_attention.at_density import AtDensity
 from common.sparse_attention.transformers_attention import SelectionStatistics, register
 from common.timing import median_milliseconds
 from papers.pbs_attn.pbs_attn import PBSAttention
@@ -60,45 +58,6 @@ class Settings(Parameters):
     seed: int
 
 
-@dataclass(frozen=True)
-class AtDensity:
-    """PBS-Attn with its whole cost, but reading given blocks: those that a model without structure cannot choose.
-
-    Attributes:
-        method: sorts the keys and selects blocks as always.
-        blocks: what is read in place of its selection.
-    """
-
-    method: PBSAttention
-    blocks: BlockLists
-
-    @property
-    def name(self) -> str:
-        """Short name."""
-        return f"{self.method.name} at a given density"
-
-    def select(self, q: Tensor, k: Tensor) -> Selection:
-        """As `PBSAttention.select`, then the given blocks."""
-        return replace(self.method.select(q, k), selected=self.blocks)
-
-
-def blocks_at_density(length: int, heads: int, density: float, method: PBSAttention, device: str, seed: int) -> BlockLists:
-    """Row i reads ceil(density * (i + 1)) blocks: its own segment, and of the earlier blocks the first and a random draw.
-
-    Returns:
-        lists [1, heads, T, T].
-    """
-    B, S = method.block_size, method.segment_size
-    T = number_of_blocks(length, B)
-    earlier = earlier_segment_blocks(T, B, S, device)
-    wanted = (density * torch.arange(1, T + 1, device=device)).ceil().long() - S // B
-    generator = torch.Generator(device).manual_seed(seed)
-    draw = torch.rand(1, heads, T, T, generator=generator, device=device)
-    draw[..., 0] = 2.0  # the sink comes first
-    rank = draw.masked_fill(~earlier, -1.0).argsort(dim=-1, descending=True).argsort(dim=-1)
-    return BlockLists.from_mask((rank < wanted[:, None]) & earlier | own_segment_blocks(T, B, S, device))
-
-
 def load(settings: Settings, device: str) -> tuple[PreTrainedModel, Tensor]:
     """The subject with dense attention, and its prompt: int64 [longest length]."""
     dtype, longest = getattr(torch, settings.dtype), max(settings.lengths[settings.subject])
@@ -126,9 +85,7 @@ def run(settings: Settings, context: Context) -> Measurement:
 
         selector: Selector = method
         if s.subject == "random":
-            heads = model.config.num_attention_heads
-            blocks = blocks_at_density(length, heads, s.densities[length], method, context.device, s.seed)
-            selector = AtDensity(method, blocks)
+            selector = AtDensity(method, s.densities[length], s.seed)
         statistics = SelectionStatistics()
         register(NAME, selector, statistics)
         model.set_attn_implementation(NAME)

@@ -40,6 +40,7 @@ from common.kernels.attention_block_max import attention_block_max
 from common.kernels.block_selection import check_share
 from common.sparse_attention.block_mass import block_attention_mass
 from common.sparse_attention.blocks import causal_blocks, check_queries_and_keys, check_sizes, number_of_blocks
+from common.sparse_attention.products import query_key_products
 from common.sparse_attention.selection import Selection
 
 
@@ -84,16 +85,20 @@ def head_budgets(q: Tensor, k: Tensor, *, block_size: int, gamma: float, count: 
     Returns:
         float64 [B, H].
     """
-    B, H, N, _ = q.shape
-    T = number_of_blocks(N, block_size)
+    B, H, N, d = q.shape
+    T, Hk = number_of_blocks(N, block_size), k.shape[1]
     first = (T - 1) * block_size
-    hidden = torch.arange(N, device=q.device) > torch.arange(first, N, device=q.device)[:, None]
-    a = torch.empty(B, H, T, dtype=torch.float64, device=q.device)
+    rows = N - first
+    hidden = torch.ones(rows, rows, dtype=torch.bool, device=q.device).triu(1)
+    attended = torch.empty(B, H, T * block_size, dtype=torch.float64, device=q.device)
+    attended[..., N:] = 0.0
     for b in range(B):
-        for i in range(H):  # head by head: [b, N] logits, never [H, b, N]
-            logits = q[b, i, first:].float() @ k[b, i // (H // k.shape[1])].float().mT * q.shape[3] ** -0.5
-            mean = logits.masked_fill_(hidden, float("-inf")).softmax(-1).mean(0, dtype=torch.float64)
-            a[b, i] = torch.nn.functional.pad(mean, (0, T * block_size - N)).view(T, block_size).sum(1)
+        for j in range(Hk):  # key head by key head: logits of its queries, never [H, b, N]
+            group = slice(j * H // Hk, (j + 1) * H // Hk)
+            logits = query_key_products(q[b, group, first:][None], k[b, j][None, None])[0].mul_(d**-0.5)
+            logits[..., first:].masked_fill_(hidden, float("-inf"))
+            attended[b, group, :N] = logits.softmax(-1).mean(1, dtype=torch.float64)
+    a = attended.unflatten(2, (T, block_size)).sum(3)
     a = a.sort(dim=2, descending=True).values
     cumulated = a.cumsum(2) / a.sum(2, keepdim=True)
     k_from_zero = (cumulated < gamma - 1e-9).sum(2).clamp_max(T - 1)
@@ -168,7 +173,7 @@ class ProxyAttention:
         rank = torch.empty_like(order).scatter_(3, order, places)  # [B, g, T, T]
         blocks = T if self.budget == "all_blocks" else torch.arange(1, T + 1, device=q.device)[:, None]
         K = (b[:, :, None, None] * blocks - 1e-9).ceil().clamp_min(math.ceil(self.minimum_budget / self.block_size))
-        mask = (rank.repeat_interleave(H // self.groups, dim=1) < K) & causal
+        mask = ((rank[:, :, None] < K.unflatten(1, (self.groups, -1))) & causal).flatten(1, 2)
         if self.forced:
             mask[..., 0] = True
             mask |= torch.eye(T, dtype=torch.bool, device=q.device)

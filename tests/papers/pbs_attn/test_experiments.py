@@ -1,18 +1,16 @@
 """The experiments on tiny inputs: what is measured is what the names say."""
 
-import math
 from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
 from common.experiment import Context
-from common.sparse_attention import density, sparse_attention, structured_inputs
+from common.sparse_attention import selection_density, sparse_attention, structured_inputs
 from papers.pbs_attn import exactness, pipeline_time, prefill_time
+from papers.pbs_attn.comparison import compared_families
 from papers.pbs_attn.pbs_attn import PBSAttention
-from papers.pbs_attn.pipeline_time import Stages, dense_attention
-from papers.pbs_attn.prefill_time import AtDensity, blocks_at_density
+from papers.pbs_attn.pipeline_time import Stages
 
 SIZES: dict[str, Any] = {"block_size": 16, "segment_size": 32}
 SHAPE: dict[str, Any] = {"heads": 4, "key_heads": 2, "head_dim": 64}
@@ -47,22 +45,6 @@ def test_the_stages_make_the_whole():
     assert torch.equal(stages.select().indices, stages.blocks.indices)
 
 
-@pytest.mark.parametrize("name", ["math"])
-def test_dense_baselines_are_causal_attention(name):
-    q, k, v = inputs(70)
-    expected = scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-    torch.testing.assert_close(dense_attention(name, q, k, v)(), expected, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("name", ["flash", "cudnn", "flex"])
-def test_dense_baselines_on_gpu_are_causal_attention(name):
-    q, k, v = (x.cuda().bfloat16() for x in inputs(512))
-    expected = scaled_dot_product_attention(q.double(), k.double(), v.double(), is_causal=True, enable_gqa=True)
-    error = (dense_attention(name, q, k, v)().double() - expected).norm() / expected.norm()
-    assert error < 1e-2
-
-
 def test_pipeline_rows_follow_from_one_another():
     settings = pipeline_time.Settings(
         length=200, seed=0, **SHAPE, dtype="float32", topic_logits=(1.0, 4.0), locality_logit=3.0, structure={200: 0.3},
@@ -80,26 +62,6 @@ def test_pipeline_rows_follow_from_one_another():
     assert blocks["none"] == pytest.approx(shares["none"] * 13 * 14 / 2)  # 200 tokens are 13 blocks of 16
 
 
-def test_blocks_at_density_have_that_density():
-    q, k, v = inputs(640)
-    method = PBSAttention(**SIZES)
-    lists = blocks_at_density(640, 4, 0.4, method, "cpu", seed=0)
-    lists.check_contents(40, 2)
-    mask = lists.to_mask(40)
-    for i in range(40):
-        own = 2
-        wanted = max(math.ceil(0.4 * (i + 1)), own)
-        earlier = i // 2 * 2
-        assert mask[0, :, i].sum(-1).tolist() == [min(wanted, own + earlier)] * 4
-        assert mask[0, :, i, 0].all() == (wanted > own or i < 2)
-    assert float(density(mask, 32, 16).mean()) == pytest.approx(0.4, abs=0.05)
-    selection = AtDensity(method, lists).select(q, k)
-    assert torch.equal(selection.mask, mask)
-    assert selection.key_order is not None
-    assert torch.equal(selection.key_order, method.key_order(q, k))
-    assert sparse_attention(q, k, v, selection).isfinite().all()
-
-
 def test_prefill_of_a_random_model():
     settings = prefill_time.Settings(
         subject="random", lengths={"random": [300]}, pretrained="", text="", shape="tiny", layers=1, dtype="float32",
@@ -109,3 +71,11 @@ def test_prefill_of_a_random_model():
     times = {row.method: row.value for row in rows_of(measurement, "prefill_time")}
     assert rows_of(measurement, "prefill_speed_up")[0].value == pytest.approx(times["dense"] / times["pbs_attn"])
     assert 0 < rows_of(measurement, "executed_density")[0].value < 1.5
+
+
+def test_the_family_is_the_method_by_threshold():
+    families = compared_families(16, 32)
+    assert families["pbs_attn"](0.7) == PBSAttention(**SIZES, tau=0.7)
+    q, k, _ = inputs()
+    less, more = (selection_density(families["pbs_attn"](tau).select(q, k)).mean() for tau in (0.2, 0.95))
+    assert less < more
