@@ -26,16 +26,19 @@ from common.claims import Outcome, Verdict, judge_all, write_verdicts
 from common.configuration import PaperConfig, cells_of, read_paper_config
 from common.errors import DataError, ReattendError
 from common.experiment import stop_with_message
+from common.figures import save_figure, style
 from common.files import whole_or_absent, write_text
 from common.present import draw, paper_records, paper_tables
 from common.provenance import REPOSITORY, commit, source_digest
 from common.records import Record, RecordSet, Scale
 from common.reported import read_reported
-from common.tables import NOT_MEASURED, Table, number, summary_table
+from common.selector_comparison.together import comparison_figure, comparison_table, gather
+from common.tables import NOT_MEASURED, Table, number, provenance_notes, summary_table
 from common.workflow import papers
 
 JUDGED: tuple[Scale, ...] = ("standard", "paper")  # scale smoke proves that the code runs; there is nothing to cite
 SOURCES = "sources.json"
+COMPARISON = "sparse_attention_comparison"  # folder of what several papers measured together
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
@@ -303,7 +306,22 @@ def overview_table(published: Mapping[str, Recorded | None], root: str) -> Table
     )
 
 
-def _tables_page(published: Mapping[str, Recorded | None]) -> str:
+def comparison_files(published: Mapping[str, Recorded | None]) -> dict[Path, bytes]:
+    """Table and figure of the sparse-attention selectors of all papers: path below the repository -> content."""
+    measured = gather({paper: (r.config.title, r.records) for paper, r in published.items() if r})
+    if measured is None:
+        return {}
+    with tempfile.TemporaryDirectory() as temporary:
+        tables, figures = (Path(temporary) / "report" / part / COMPARISON for part in ("tables", "figures"))
+        table = comparison_table(measured, provenance_notes(measured.records))
+        table.write(tables)
+        with style():
+            save_figure(comparison_figure(measured), figures / table.name)
+        written = sorted(path for path in Path(temporary).rglob("*") if path.is_file())
+        return {path.relative_to(temporary): path.read_bytes() for path in written}
+
+
+def _tables_page(published: Mapping[str, Recorded | None], compared: Iterable[Path]) -> str:
     """`report/tables/README.md`: the overview, and links to every file."""
     sections = [
         "# Recorded results",
@@ -312,6 +330,12 @@ def _tables_page(published: Mapping[str, Recorded | None]) -> str:
         "for `\\input`; the last line of a table says which commit and machine its numbers come from.",
         overview_table(published, "../../").markdown().rstrip(),
     ]
+    if compared := list(compared):
+        links = ", ".join(f"[{path.name}]({'/'.join(('..', *path.parts[1:]))})" for path in compared)
+        sections += [
+            "## Sparse attention, all papers",
+            f"Every selector at equal density, in one table and one figure: {links}.",
+        ]
     for paper, results in published.items():
         if results is None:
             continue
@@ -365,7 +389,13 @@ def table_files(wanted: Iterable[str] = ()) -> tuple[dict[Path, bytes], list[Pat
     published = {
         paper: results[0] if results else None for paper, results in recorded.items() if results or not paper.startswith("_")
     }
-    files[Path("report/tables/README.md")] = _tables_page(published).encode()
+    compared = comparison_files(published)
+    files |= compared
+    for part in ("tables", "figures"):
+        stale += [
+            path for path in map(_relative, (REPOSITORY / "report" / part / COMPARISON).glob("*")) if path not in compared
+        ]
+    files[Path("report/tables/README.md")] = _tables_page(published, compared).encode()
     overview = overview_table(published, "").markdown().rstrip()
     files[Path("README.md")] = _with_block(Path("README.md"), "overview", overview, "tables")
     return files, stale
