@@ -23,7 +23,7 @@ from typing import get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.claims import Outcome, Verdict, judge_all, write_verdicts
-from common.configuration import PaperConfig, cells_of, read_paper_config
+from common.configuration import FigureEntry, PaperConfig, cells_of, read_paper_config
 from common.errors import DataError, ReattendError
 from common.experiment import stop_with_message
 from common.figures import save_figure, style
@@ -86,6 +86,12 @@ class Recorded:
     def started(self) -> datetime:
         """When the last of the records was started."""
         return max(datetime.fromisoformat(record.provenance.started_at) for record in self.records.records)
+
+    @property
+    def figures(self) -> dict[str, FigureEntry]:
+        """The figures of the configuration whose experiments are all among the records."""
+        measured = {record.experiment for record in self.records.records}
+        return {name: figure for name, figure in self.config.figures.items() if measured.issuperset(figure.experiments)}
 
     @property
     def device(self) -> str:
@@ -253,7 +259,7 @@ def paper_files(results: Recorded) -> dict[Path, bytes]:
             notes = (results.sources.note,) if results.sources else ()
             replace(table, notes=(*table.notes, *notes)).write(tables)
         write_verdicts(tables / "verdicts.json", results.verdicts)
-        for name in config.figures:
+        for name in results.figures:
             draw(config, name, results.records, figures / name)
         written = sorted(path for path in Path(temporary).rglob("*") if path.is_file())
         return {path.relative_to(temporary): path.read_bytes() for path in written}
@@ -270,7 +276,7 @@ def results_block(published: Recorded, others: list[Recorded]) -> str:
         f"Measured on {published.started:%Y-%m-%d}. Reproduce with `snakemake papers/{paper}/all --config scale={scale}`.",
         f"All numbers: [claims]({tables}/claims.md), [evidence]({tables}/evidence.md), "
         f"[the paper's numbers beside ours]({tables}/reported.md), [times]({tables}/reported_timing.md)"
-        + (f"; [figures]({figures}/)." if published.config.figures else "."),
+        + (f"; [figures]({figures}/)." if published.figures else "."),
     ]
     if published.sources:
         lines.insert(1, published.sources.note)
@@ -345,7 +351,7 @@ def _tables_page(published: Mapping[str, Recorded | None], compared: Iterable[Pa
             for name in names
         ]
         lines.append(f"- verdicts: [json]({paper}/verdicts.json)")
-        for name, entry in results.config.figures.items():
+        for name, entry in results.figures.items():
             formats = ", ".join(f"[{suffix}](../figures/{paper}/{name}.{suffix})" for suffix in ("svg", "png"))
             lines.append(f"- figure {name.replace('_', ' ')}: {formats}. {entry.caption}")
         sections += [f"## {results.config.title}", "\n".join(lines)]

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 from common.errors import InputError
+from common.selector_comparison.curves import DENSE, ORACLE, value_at_density
 from common.sparse_attention import FlexPrefill, MeanPooling, Oracle, Selector, StreamingLLM, VerticalSlash, XAttention
 
-DENSE, ORACLE = "dense", "oracle"
+__all__ = ["DENSE", "ORACLE", "Family", "baseline_families", "check_known", "value_at_density", "with_oracle"]
 
 Family = Callable[[float], Selector]
 """A selector for each value of its threshold."""
@@ -58,24 +56,3 @@ def check_known(named: Iterable[str], families: Iterable[str], field: str = "swe
     known = list(families)
     if unknown := set(named) - set(known):
         raise InputError(f"{field} names {sorted(unknown)}; known selectors are {', '.join(known)}.")
-
-
-def value_at_density(densities: ArrayLike, values: ArrayLike, wanted: float) -> float | None:
-    """Value of a sweep at a density: on straight lines between its points, None outside of them.
-
-    Args:
-        densities: [P], of the points of the sweep, in any order.
-        values: [P], theirs.
-        wanted: density.
-
-    Raises:
-        InputError: there are no points, or not as many of one as of the other.
-    """
-    x, y = (np.asarray(points, dtype=np.float64) for points in (densities, values))
-    if x.ndim != 1 or x.shape != y.shape or x.size == 0:
-        raise InputError(f"densities have shape {x.shape} and values {y.shape}; give as many of both, at least one.")
-    order = np.lexsort((y, x))
-    x, y = x[order], y[order]
-    if not x[0] <= wanted <= x[-1]:
-        return None
-    return float(np.interp(wanted, x, y))

@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, Symmetri
 from common.errors import DataError
 from common.figures import PAGE_WIDTH, length_axis, length_name, line_look, line_with_band, measured_rows, rows_where
 from common.records import RecordSet
-from common.selector_comparison.families import DENSE
+from common.selector_comparison.curves import DENSE
 
 BASELINE_NAMES = {
     "mean_pooling": "mean pooling",

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from common.errors import DataError
 from common.figures import PAGE_WIDTH, line_with_band, rows_where
 from common.records import Record, RecordSet
-from common.selector_comparison.families import DENSE, value_at_density
+from common.selector_comparison.curves import DENSE, value_at_density
 from common.selector_comparison.figures import BASELINE_NAMES, TRAINED_LENGTH
 from common.statistics import mean_interval
 from common.tables import NOT_MEASURED, Table, number, with_interval
@@ -170,6 +170,9 @@ def comparison_table(measured: Measured, notes: tuple[str, ...] = ()) -> Table:
             "Means with 95% intervals over windows of texts. Density is the share of the causal blocks (of the causal pairs of "
             "query and key where keys are listed). Dense times are cuDNN's in the same run, on structured inputs in the shape "
             "of Llama-3.1-8B; a selector's time is selection and attention at the setting of its paper's configuration.",
+            "The oracle takes the best blocks of true mass, but as large a share of every row and head: a selector that gives "
+            "more blocks to the rows and heads that need them can lie above it. XAttention scores every eighth token of every "
+            "head against every eighth, so its selection grows with the square of the length: that is the method's own cost.",
             *notes,
         ),
     )
