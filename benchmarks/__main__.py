@@ -11,7 +11,9 @@ import benchmarks.additive_attention
 import benchmarks.attention_block_max
 import benchmarks.block_selection
 import benchmarks.block_sparse_attention
+import benchmarks.hierarchical_search
 import benchmarks.kernel_profile
+import benchmarks.key_list_attention
 import benchmarks.lightning_attention
 import benchmarks.pointer_network_training
 import benchmarks.segment_sort

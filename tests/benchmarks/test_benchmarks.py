@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import benchmarks.__main__ as command_line
-from benchmarks import additive_attention, attention_block_max, timing
+from benchmarks import additive_attention, attention_block_max, hierarchical_search, key_list_attention, timing
 from benchmarks.registry import BENCHMARKS, Benchmark
 from benchmarks.sorted_prefill import Pipeline, compare
 from benchmarks.timing import check_and_time
+from common.kernels.block_sparse_attention import BlockLists
 from common.sparse_attention import structured_inputs
 
 
@@ -85,6 +86,8 @@ SMALL = {
     "sorted_prefill": ["--lengths", "1024", "--heads", "4", "--key-heads", "2"],
     "lightning_attention": ["--lengths", "512", "--tokens", "1024", "--heads", "2"],
     "attention_block_max": ["--lengths", "1000", "--block-sizes", "16", "64", "--heads", "4", "--key-heads", "2"],
+    "hierarchical_search": ["--lengths", "1000", "--top-k", "64", "--heads", "4", "--key-heads", "2"],
+    "key_list_attention": ["--lengths", "1000", "--top-k", "64", "--heads", "4", "--key-heads", "2"],
     "additive_attention": ["--batch", "4", "--queries", "1", "7", "--keys", "9", "--hidden-size", "32"],
     "pointer_network_training": ["--points", "5", "--replicas", "2", "--steps", "200"],
 }
@@ -141,6 +144,38 @@ def test_block_maxima_are_checked_before_they_are_timed(clock, monkeypatch):
         assert rows[name]["mib"] is None
 
 
+def test_searched_lists_are_checked_before_they_are_timed(clock, monkeypatch):
+    problem = hierarchical_search.Problem.draw(1100, 32, 16, 2, heads=2, key_heads=1, head_dim=64, seed=0, device="cpu")
+    right = hierarchical_search.plain(problem)
+    kernels = {name: hierarchical_search.KERNELS[name] for name in ("ours", "PyTorch")}
+    kernels |= {
+        "other blocks": lambda _: BlockLists(right.counts, torch.arange(32).int().expand_as(right.indices)),
+        "in another order": lambda _: BlockLists(right.counts, right.indices.flip(3)),
+    }
+    monkeypatch.setattr(hierarchical_search, "KERNELS", kernels)
+    rows = {row["kernel"]: row for row in hierarchical_search.compare(problem)}
+    for name in ("ours", "PyTorch"):
+        assert (rows[name]["ms"], rows[name]["failed"]) == (2.0, None)
+    for name in ("other blocks", "in another order"):
+        assert "wrong result" in str(rows[name]["failed"])
+
+
+@pytest.mark.parametrize("queries", [1, 1100])
+def test_attention_over_lists_is_checked_before_it_is_timed(clock, monkeypatch, queries):
+    block_q = 1 if queries == 1 else 64
+    problem = key_list_attention.Problem.draw(
+        queries, 1100, 128, block_q, 2, heads=2, key_heads=1, head_dim=64, seed=0, device="cpu"
+    )
+    right = key_list_attention.ours(problem)
+    kernels = {name: key_list_attention.KERNELS[name] for name in ("ours", "PyTorch")}
+    kernels["wrong"] = lambda _: right + 0.1
+    monkeypatch.setattr(key_list_attention, "KERNELS", kernels)
+    rows = {row["kernel"]: row for row in key_list_attention.compare(problem, "prefill", 128)}
+    for name in ("ours", "PyTorch"):
+        assert (rows[name]["ms"], rows[name]["failed"]) == (2.0, None)
+    assert "wrong result" in str(rows["wrong"]["failed"])
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", SMALL)
 def test_benchmarks_on_gpu(name):
@@ -161,6 +196,10 @@ def test_benchmarks_on_gpu(name):
         ("segment_sort", ["--lengths", "100"], "not positive multiples of 256"),
         ("attention_block_max", ["--lengths", "0"], r"--lengths \[0\] are not positive"),
         ("attention_block_max", ["--block-sizes", "48"], r"--block-sizes \[48\] are not among 16, 32, 64, 128"),
+        ("hierarchical_search", ["--lengths", "0"], r"--lengths \[0\] are not positive"),
+        ("hierarchical_search", ["--top-k", "3", "4096"], r"--top-k \[3, 4096\] are not multiples of --block-k 2"),
+        ("key_list_attention", ["--lengths", "1"], r"--lengths \[1\] are not"),
+        ("key_list_attention", ["--top-k", "3"], r"--top-k \[3\] are not positive multiples"),
         ("sorted_prefill", ["--lengths", "256"], "not multiples of 256 from 512 on"),
         ("lightning_attention", ["--lengths", "3000"], "do not divide --tokens"),
         ("pointer_network_training", ["--replicas", "0"], r"--replicas \[0\]"),
