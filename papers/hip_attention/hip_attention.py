@@ -14,7 +14,9 @@ chunk is one block of b_k keys. Exact softmax attention then reads these keys, t
 
 Cost: O(T k log(T / k)) products, O(T n / b_q) indices. Scores are neither scaled nor normalised: only their order counts.
 
-Notation: q [B, H, N, d], k [B, H_kv, N, d] after rotary embedding; ceil(N / b_q) query blocks.
+Notation: q [B, H, N, d], k [B, H_kv, N, d] after rotary embedding; ceil(N / b_q) query blocks. The search is
+`common.kernels.hierarchical_search`, attention over what it finds `common.kernels.key_list_attention`; each has the method in
+plain PyTorch beside its kernel.
 
 Where the paper leaves room, or differs from its official code (v1.1):
 
@@ -26,26 +28,32 @@ Where the paper leaves room, or differs from its official code (v1.1):
 | searched keys | all | without window and sink | the same |
 | window | - | of every query | from `window` tokens before the block's first query on, for all its queries |
 | sampled queries | every b_sq-th | odd rows for b_sq = 2 | the last of every b_sq, and a partial block's last |
+| dense layers | the first 3 or 4 | the same | none in prefill; in decoding as set |
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from common.errors import InputError
+from common.kernels.block_sparse_attention import BlockLists
+from common.kernels.hierarchical_search import (
+    REPRESENTATIVES,
+    Representative,
+    hierarchical_search,
+    searched_blocks,
+)
+from common.kernels.key_list_attention import key_list_attention
 from common.sparse_attention.blocks import check_queries_and_keys
 
-Representative = Literal["first", "center", "last"]
-
-SEARCH_BYTES = 2**28
-"""Of representative keys that are gathered at a time."""
+COVERAGE_BYTES = 2**28
+"""Of logits that are held at a time, as far as one query block allows."""
 
 
 @dataclass(frozen=True)
 class HierarchicalPruning:
-    """Settings of the search.
+    """Settings of the search; a selector of keys (`common.sparse_attention.Selector`).
 
     Attributes:
         block_q: b_q, queries that share a list.
@@ -84,47 +92,148 @@ class HierarchicalPruning:
                 f"stride_q {self.stride_q} and stride_k {self.stride_k} must not exceed block_q {self.block_q} and block_k "
                 f"{self.block_k}."
             )
-        if self.representative not in ("first", "center", "last"):
+        if self.representative not in REPRESENTATIVES:
             raise InputError(f"representative is {self.representative!r}; choose 'first', 'center' or 'last'.")
 
-    def searched(self, length: int) -> Tensor:
-        """M: how many key blocks each query block searches, of those from the sink on: int64 [ceil(N / b_q)]."""
-        first_query = torch.arange(0, length, self.block_q)
-        tokens = (first_query - self.window - self.sink).clamp_min(0)
-        return tokens // self.block_k  # what is left belongs to the window
+    @property
+    def name(self) -> str:
+        """Short name, used in tables."""
+        return "hip"
+
+    @property
+    def nodes(self) -> int:
+        """Key blocks of a list and width of the beam: n = k / b_k."""
+        return self.top_k // self.block_k
+
+    def searched(self, queries: int, keys: int, device: torch.device | str | None = None) -> Tensor:
+        """M: how many key blocks each query block searches, of those from the sink on: int32 [ceil(queries / b_q)].
+
+        Args:
+            queries: N; they are the last of the positions.
+            keys: positions.
+            device: of the result.
+        """
+        return searched_blocks(
+            queries, keys, block_q=self.block_q, block_k=self.block_k, window=self.window, sink=self.sink, device=device
+        )
+
+    def search(self, q: Tensor, k: Tensor) -> BlockLists:
+        """The key blocks of every query block; the queries [B, H, N, d] are the last of the keys' [B, H_kv, T, d] positions."""
+        return hierarchical_search(
+            q, k, nodes=self.nodes, block_q=self.block_q, block_k=self.block_k, window=self.window, sink=self.sink,
+            stride_q=self.stride_q, stride_k=self.stride_k, representative=self.representative,
+        )  # fmt: skip
+
+    def select(self, q: Tensor, k: Tensor) -> "KeyLists":
+        """The keys of one prefill, see `search`."""
+        return search(q, k, self)
 
 
 @dataclass(frozen=True)
 class KeyLists:
-    """The keys that every query block reads besides sink and window.
+    """The keys that every query block reads besides sink and window (`common.sparse_attention.KeySelection`).
 
     Attributes:
         settings: of the search.
-        blocks: int64 [B, H, ceil(N / b_q), n], numbers of key blocks counted from the sink on, ascending; -1 behind them.
+        lists: counts [B, H, ceil(N / b_q)] and numbers of key blocks counted from the sink on, ascending.
         length: N.
     """
 
     settings: HierarchicalPruning
-    blocks: Tensor
+    lists: BlockLists
     length: int
+
+    @property
+    def searched(self) -> Tensor:
+        """M of each query block: int32 [ceil(N / b_q)]."""
+        return self.settings.searched(self.length, self.length, self.lists.counts.device)
+
+    @property
+    def window_starts(self) -> Tensor:
+        """First key of each query block's window: int32 [ceil(N / b_q)]."""
+        return self.settings.sink + self.searched * self.settings.block_k
+
+    def visible(self, first: int, last: int) -> Tensor:
+        """Which keys query blocks first .. last - 1 read, but for the causal mask: bool [B, H, last - first, last * b_q]."""
+        s, device = self.settings, self.lists.counts.device
+        indices, counts = self.lists.indices[:, :, first:last], self.lists.counts[:, :, first:last]
+        keys = torch.arange(last * s.block_q, device=device)
+        listed = torch.zeros(*counts.shape, len(keys) + 1, dtype=torch.bool, device=device)
+        tokens = s.sink + indices[..., None].long() * s.block_k + torch.arange(s.block_k, device=device)
+        in_list = torch.arange(indices.shape[3], device=device) < counts[..., None]
+        listed.scatter_(3, tokens.masked_fill(~in_list[..., None], len(keys)).flatten(3), True)
+        return listed[..., :-1] | (keys < s.sink) | (keys >= self.window_starts[first:last, None])
 
     def mask(self) -> Tensor:
         """Which keys each query reads, sink and window among them: bool [B, H, N, N]. For short sequences."""
+        visible = self.visible(0, self.lists.counts.shape[2])[..., : self.length]
+        visible = visible.repeat_interleave(self.settings.block_q, dim=2)[:, :, : self.length]
+        return visible & torch.ones_like(visible[0, 0]).tril()
+
+    def density(self) -> Tensor:
+        """Pairs of query and key that are read, divided by N(N+1)/2: float64 [B, H]."""
         s, N = self.settings, self.length
-        B, H, Tq = self.blocks.shape[:3]
-        device = self.blocks.device
-        tokens = s.sink + self.blocks[..., None] * s.block_k + torch.arange(s.block_k, device=device)
-        listed = torch.zeros(B, H, Tq, N + 1, dtype=torch.bool, device=device)
-        tokens = tokens.masked_fill(self.blocks[..., None] < 0, N).flatten(3)
-        listed.scatter_(3, tokens, True)
-        keys = torch.arange(N, device=device)
-        first_query = torch.arange(Tq, device=device) * s.block_q
-        searched = self.settings.searched(N).to(device)
-        in_window = keys >= (s.sink + searched * s.block_k)[:, None]
-        in_window = torch.where((first_query <= s.window + s.sink)[:, None], True, in_window)
-        visible = listed[..., :N] | in_window | (keys < s.sink)
-        causal = keys <= keys[:, None]
-        return visible.repeat_interleave(s.block_q, dim=2)[:, :, :N] & causal
+        query = torch.arange(N, device=self.lists.counts.device)
+        block = query // s.block_q
+        start = self.window_starts[block]
+        always = (query + 1).clamp_max(s.sink) + (query + 1 - start).clamp_min(0)
+        listed = self.lists.counts[:, :, block].sum(-1) * s.block_k
+        return (listed + always.sum()).double() / (N * (N + 1) / 2)
+
+    def coverage(self, q: Tensor, k: Tensor) -> Tensor:
+        """Share of dense causal attention that the keys read hold, mean over queries: float64 [B, H].
+
+        Args:
+            q: queries [B, H, N, d], as searched with.
+            k: keys [B, H_kv, N, d], as searched in.
+        """
+        check_queries_and_keys(q, k)
+        B, H, N, d = q.shape
+        b_q = self.settings.block_q
+        kept = torch.zeros(B, H, dtype=torch.float64, device=q.device)
+        blocks_at_once = max(1, COVERAGE_BYTES // (4 * B * H * N * b_q))
+        keys = k.float().mT
+        for first in range(0, self.lists.counts.shape[2], blocks_at_once):
+            last = min(first + blocks_at_once, self.lists.counts.shape[2])
+            start, end = first * b_q, min(last * b_q, N)
+            queries = q[:, :, start:end].float().reshape(B, k.shape[1], -1, d)
+            logits = (queries @ keys[..., :end]).reshape(B, H, end - start, end).mul_(d**-0.5)
+            place = torch.arange(end, device=q.device)
+            p = logits.masked_fill_(place > place[start:, None], float("-inf")).softmax(-1)
+            visible = self.visible(first, last)[..., :end]
+            for number, rows in enumerate(p.split(b_q, dim=2)):
+                kept += (rows @ visible[:, :, number, :, None].float()).double().sum((2, 3))
+        return kept / N
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
+        """Causal softmax attention over the keys read: [B, H, N, d] from q [B, H, N, d], k and v [B, H_kv, N, d]."""
+        s = self.settings
+        return key_list_attention(
+            q, k, v, self.lists, self.window_starts, block_q=s.block_q, block_k=s.block_k, sink=s.sink, scale=scale
+        )
+
+    def check_contents(self) -> None:
+        """Check what the lists hold. Waits for the device.
+
+        Raises:
+            InputError: a count or number is out of range, the numbers of a list do not ascend, or one lies in the window.
+        """
+        indices, counts = self.lists.indices, self.lists.counts
+        in_list = torch.arange(indices.shape[3], device=counts.device) < counts[..., None]
+        for holds, rule in (
+            ((counts >= 0) & (counts <= indices.shape[3]), f"counts must lie between 0 and {indices.shape[3]}"),
+            (((indices.diff(dim=-1) > 0) | ~in_list[..., 1:]).all(-1), "the listed blocks must ascend, each once"),
+            (
+                ((indices >= 0) & (indices < self.searched[:, None]) | ~in_list).all(-1),
+                "the listed blocks must lie before the window",
+            ),
+        ):
+            if not bool(holds.all()):
+                b, h, i = (int(n) for n in (~holds).nonzero()[0])
+                raise InputError(
+                    f"{rule}; batch {b}, head {h}, query block {i} has count {int(counts[b, h, i])} and blocks "
+                    f"{indices[b, h, i].tolist()[:16]}."
+                )
 
 
 def search(q: Tensor, k: Tensor, settings: HierarchicalPruning) -> KeyLists:
@@ -139,62 +248,4 @@ def search(q: Tensor, k: Tensor, settings: HierarchicalPruning) -> KeyLists:
         InputError: shapes, dtypes or devices do not fit.
     """
     check_queries_and_keys(q, k)
-    B, H, N, _ = q.shape
-    s = settings
-    n = s.top_k // s.block_k
-    searched = s.searched(N)
-    blocks = torch.full((B, H, len(searched), n), -1, dtype=torch.int64, device=q.device)
-    everything = torch.arange(n, device=q.device)
-    chunk = max(1, SEARCH_BYTES // (B * H * 2 * n * s.block_k * q.shape[3] * 4))
-    for rows in torch.arange(len(searched)).split(chunk):
-        M = searched[rows].to(q.device)
-        few = n >= M
-        all_of_them = torch.where(everything < M[:, None], everything, -1)
-        blocks[:, :, rows] = torch.where(few[:, None], all_of_them, -1)
-        if not bool(few.all()):
-            long = rows[~few.cpu()]
-            blocks[:, :, long] = _beam(q, k, s, long, searched[long].to(q.device), n)
-    return KeyLists(s, blocks, N)
-
-
-def _beam(q: Tensor, k: Tensor, s: HierarchicalPruning, rows: Tensor, M: Tensor, n: int) -> Tensor:
-    """The rounds of the search for the query blocks `rows`, whose M [R] exceed n: int64 [B, H, R, n], ascending."""
-    B, H = q.shape[:2]
-    Q = _sampled_queries(q, s, rows)  # [B, H, R, b_q / b_sq, d]
-    i = torch.arange(n, device=q.device)
-    f, e = i * M[:, None] // n, (i + 1) * M[:, None] // n  # halves [f, e): e is the paper's l + 1
-    f, e = (x.expand(B, H, -1, -1) for x in (f, e))
-    while bool((e - f > 1).any()):
-        m = (f + e + 1) // 2
-        f, e = torch.cat([f, m], dim=3), torch.cat([m, e], dim=3)
-        scores = _scores(Q, k, s, _representatives(f, e, s.representative)).masked_fill(e <= f, float("-inf"))
-        kept = scores.topk(n, dim=3).indices
-        f, e = f.gather(3, kept), e.gather(3, kept)
-    return f.sort(dim=3).values
-
-
-def _representatives(f: Tensor, e: Tensor, which: Representative) -> Tensor:
-    """The block that stands for each half [f, e); of an empty one some block."""
-    if which == "first":
-        return f
-    return (e - 1).clamp_min(0) if which == "last" else (f + (e - 1).clamp_min(f)) // 2
-
-
-def _sampled_queries(q: Tensor, s: HierarchicalPruning, rows: Tensor) -> Tensor:
-    """The last of every b_sq queries of each block, a partial block's last for those it lacks: [B, H, R, b_q / b_sq, d]."""
-    offsets = torch.arange(s.stride_q - 1, s.block_q, s.stride_q)
-    places = (rows[:, None] * s.block_q + offsets).clamp_max(q.shape[2] - 1)
-    return q[:, :, places.to(q.device)]
-
-
-def _scores(Q: Tensor, k: Tensor, s: HierarchicalPruning, blocks: Tensor) -> Tensor:
-    """Greatest q · k over a block's sampled queries and the sampled keys of `blocks` [B, H, R, m]: at least float32."""
-    B, H, R, m = blocks.shape
-    offsets = torch.arange(0, s.block_k, s.stride_k, device=k.device)
-    places = (s.sink + blocks[..., None] * s.block_k + offsets).clamp_max(k.shape[2] - 1)  # [B, H, R, m, b_k / b_sk]
-    dtype = torch.promote_types(k.dtype, torch.float32)
-    keys = k.repeat_interleave(H // k.shape[1], dim=1)
-    gathered = keys.gather(2, places.flatten(2)[..., None].expand(-1, -1, -1, k.shape[3]))
-    gathered = gathered.view(B, H, R, m * len(offsets), -1).to(dtype)
-    products = Q.to(dtype) @ gathered.mT  # [B, H, R, b_q / b_sq, m * b_k / b_sk]
-    return products.amax(3).unflatten(3, (m, -1)).amax(4)
+    return KeyLists(settings, settings.search(q, k), q.shape[2])
