@@ -29,7 +29,10 @@ def test_between_two_points_on_a_straight_line_and_nowhere_outside():
     assert value_at_density(densities, coverages, 0.41) is None
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=6), st.floats(0, 1))
+SHARES = st.integers(0, 10**6).map(lambda count: count / 10**6)  # densities are counts of blocks over their number
+
+
+@given(st.lists(st.tuples(SHARES, st.floats(0, 1)), min_size=1, max_size=6), SHARES)
 def test_never_outside_the_coverages_of_the_sweep(points, wanted):
     densities, coverages = zip(*points, strict=True)
     found = value_at_density(densities, coverages, wanted)
