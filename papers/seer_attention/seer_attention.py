@@ -67,7 +67,9 @@ def pool(x: Tensor, block_size: int, poolings: Sequence[Pooling]) -> Tensor:
 
 
 class AttentionGate(nn.Module):
-    """The gate of one attention layer (AttnGate).
+    """The gate of one attention layer (AttnGate), or those of L layers side by side: L H heads and L H_kv key heads.
+
+    Computes in the dtype of its weights, float32 unless they are cast.
 
     Args:
         heads: H.
@@ -79,6 +81,7 @@ class AttentionGate(nn.Module):
         query_poolings: how queries are pooled.
         key_poolings: how keys are pooled.
         query_projection: project pooled queries, too; always so if they are pooled in several ways or h differs from d.
+        block_rotary: step 3; without it the gate knows nothing of distances (an ablation of the paper).
 
     Raises:
         InputError: a size or a pooling is not one.
@@ -96,6 +99,7 @@ class AttentionGate(nn.Module):
         query_poolings: Sequence[Pooling] = ("mean",),
         key_poolings: Sequence[Pooling] = ("max", "min", "mean"),
         query_projection: bool = False,
+        block_rotary: bool = True,
     ):
         super().__init__()
         gate_dim = head_dim if gate_dim is None else gate_dim
@@ -115,6 +119,7 @@ class AttentionGate(nn.Module):
                 )
         self.heads, self.key_heads, self.head_dim, self.block_size = heads, key_heads, head_dim, block_size
         self.query_poolings, self.key_poolings = tuple(query_poolings), tuple(key_poolings)
+        self.block_rotary = block_rotary
         projected = query_projection or len(query_poolings) > 1 or gate_dim != head_dim
         generator = torch.Generator().manual_seed(seed)
 
@@ -145,22 +150,71 @@ class AttentionGate(nn.Module):
                 f"q has shape {tuple(q.shape)} and k {tuple(k.shape)}; this gate takes {self.heads} and {self.key_heads} heads "
                 f"of size {self.head_dim}."
             )
-        T = number_of_blocks(q.shape[2], self.block_size)
-        gate_dim = self.W_k.shape[2]
+        pooled_q = pool(q, self.block_size, self.query_poolings)
+        pooled_k = pool(k, self.block_size, self.key_poolings)
+        return self.logits(pooled_q, pooled_k, cos, sin)
+
+    def logits(self, pooled_q: Tensor, pooled_k: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Steps 2 to 4 on what `pool` gave.
+
+        Args:
+            pooled_q: [Bt, H, T, len(query_poolings) d].
+            pooled_k: [Bt, H_kv, T, len(key_poolings) d].
+            cos: as in `forward`.
+            sin: as cos.
+
+        Returns:
+            [Bt, H, T, T], -inf above the diagonal.
+
+        Raises:
+            InputError: the tables do not fit.
+        """
+        T, gate_dim, dtype = pooled_q.shape[2], self.W_k.shape[2], self.W_k.dtype
         for name, table in (("cos", cos), ("sin", sin)):
             if table.shape != (T, gate_dim):
                 raise InputError(f"{name} has shape {tuple(table.shape)}; expected ({T}, {gate_dim}), a row for every block.")
-        pooled_q = pool(q, self.block_size, self.query_poolings)
-        pooled_k = pool(k, self.block_size, self.key_poolings)
+        pooled_q, pooled_k = pooled_q.to(dtype), pooled_k.to(dtype)
         repeats = self.heads // self.key_heads
         if self.W_q is None:
             pooled_k = pooled_k.repeat_interleave(repeats, dim=1) @ self.W_k
         else:
             pooled_q = pooled_q @ self.W_q
             pooled_k = (pooled_k @ self.W_k).repeat_interleave(repeats, dim=1)
-        pooled_q, pooled_k = apply_rotary_pos_emb(pooled_q, pooled_k, cos[None], sin[None])
+        if self.block_rotary:
+            pooled_q, pooled_k = apply_rotary_pos_emb(pooled_q, pooled_k, cos[None].to(dtype), sin[None].to(dtype))
         logits = pooled_q @ pooled_k.mT * gate_dim**-0.5
-        return logits.masked_fill(~causal_blocks(T, q.device), float("-inf"))
+        return logits.masked_fill(~causal_blocks(T, logits.device), float("-inf"))
+
+    def of_each_layer(self, layers: int) -> "list[AttentionGate]":
+        """The gates of single layers, which share the weights of this one.
+
+        Args:
+            layers: L, whose heads lie side by side in this gate.
+
+        Raises:
+            InputError: the heads cannot be shared out.
+        """
+        if self.heads % layers or self.key_heads % layers:
+            raise InputError(f"layers is {layers}; it must divide {self.heads} heads and {self.key_heads} key heads.")
+
+        gates = []
+        for layer in range(layers):
+            gate = AttentionGate(
+                self.heads // layers,
+                self.key_heads // layers,
+                self.head_dim,
+                seed=0,
+                block_size=self.block_size,
+                gate_dim=self.W_k.shape[2],
+                query_poolings=self.query_poolings,
+                key_poolings=self.key_poolings,
+                query_projection=self.W_q is not None,
+                block_rotary=self.block_rotary,
+            ).to(self.W_k.device)
+            for mine, whole in zip(gate.parameters(), self.parameters(), strict=True):
+                mine.data = whole.detach().unflatten(0, (layers, -1))[layer]
+            gates.append(gate.requires_grad_(False))
+        return gates
 
 
 def block_positions(length: int, block_size: int, device: torch.device | str | None = None) -> Tensor:
@@ -181,17 +235,42 @@ def distillation_loss(logits: Tensor, block_maxima: Tensor) -> Tensor:
     Raises:
         InputError: the shapes differ.
     """
+    return LOSS_FACTOR * _divergence_terms(logits, block_maxima).mean()
+
+
+def divergence(logits: Tensor, block_maxima: Tensor) -> Tensor:
+    """KL(gt ‖ score) of a block row in nats, mean over the rows that `distillation_loss` takes.
+
+    Args:
+        logits: as in `distillation_loss`.
+        block_maxima: likewise.
+
+    Returns:
+        [Bt, H].
+
+    Raises:
+        InputError: the shapes differ.
+    """
+    return _divergence_terms(logits, block_maxima).sum(-1).mean(-1)
+
+
+def ground_truth(block_maxima: Tensor) -> Tensor:
+    """Block maxima [Bt, H, T, T], each row divided by its sum: float32."""
+    return block_maxima.float() / block_maxima.float().sum(-1, keepdim=True)
+
+
+def _divergence_terms(logits: Tensor, block_maxima: Tensor) -> Tensor:
+    """Terms gt (log gt - log score) of the block rows from T // 4 on: float32 [Bt, H, T - T // 4, T]."""
     if logits.shape != block_maxima.shape or logits.ndim != 4:
         raise InputError(
             f"logits has shape {tuple(logits.shape)} and block_maxima {tuple(block_maxima.shape)}; they must be [Bt, H, T, T]."
         )
     first = logits.shape[2] // 4
-    truth = block_maxima[:, :, first:].float()
-    truth = truth / truth.sum(-1, keepdim=True)
+    truth = ground_truth(block_maxima[:, :, first:])
     score = logits[:, :, first:].float().log_softmax(-1)
     # Where the truth is zero the term is zero; -inf times zero would be no number, forwards and backwards.
     score = score.masked_fill(truth == 0, 0.0)
-    return LOSS_FACTOR * (truth.xlogy(truth) - truth * score).mean()
+    return truth.xlogy(truth) - truth * score
 
 
 def blocks_above(logits: Tensor, threshold: float, *, dense_rows: int = DENSE_ROWS) -> Tensor:
