@@ -26,4 +26,9 @@ def value_at_density(densities: ArrayLike, values: ArrayLike, wanted: float) -> 
     x, y = x[order], y[order]
     if not x[0] <= wanted <= x[-1]:
         return None
-    return float(np.interp(wanted, x, y))
+    before = int(np.searchsorted(x, wanted, side="right")) - 1
+    if x[before] == wanted:
+        return float(y[before])
+    # By the share of the way, which lies in [0, 1]: a slope, as np.interp takes it, overflows where densities nearly coincide.
+    way = (wanted - x[before]) / (x[before + 1] - x[before])
+    return float((1 - way) * y[before] + way * y[before + 1])

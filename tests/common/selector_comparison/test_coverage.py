@@ -29,10 +29,7 @@ def test_between_two_points_on_a_straight_line_and_nowhere_outside():
     assert value_at_density(densities, coverages, 0.41) is None
 
 
-SHARES = st.integers(0, 10**6).map(lambda count: count / 10**6)  # densities are counts of blocks over their number
-
-
-@given(st.lists(st.tuples(SHARES, st.floats(0, 1)), min_size=1, max_size=6), SHARES)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=6), st.floats(0, 1))
 def test_never_outside_the_coverages_of_the_sweep(points, wanted):
     densities, coverages = zip(*points, strict=True)
     found = value_at_density(densities, coverages, wanted)
@@ -40,6 +37,10 @@ def test_never_outside_the_coverages_of_the_sweep(points, wanted):
         assert wanted < min(densities) or wanted > max(densities)
     else:
         assert min(coverages) - 1e-9 <= found <= max(coverages) + 1e-9
+
+
+def test_densities_that_nearly_coincide_do_not_overflow():
+    assert value_at_density([0.0, 1e-310], [0.0, 1.0], 5e-311) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("x", "y"), [([], []), ([0.1], [0.1, 0.2]), ([[0.1]], [[0.1]])])
