@@ -43,9 +43,10 @@ OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 
 class Sources(BaseModel):
-    """A commit whose sources are those that records were measured with, though their own checkout had local changes.
+    """A commit whose sources are those that records were measured with, though the records name other commits or local changes.
 
-    Written by `record` where a copy of a checkout measured, one that git takes for changed; the digests show it.
+    Written by `record` where a copy of a checkout measured, one that git takes for changed, or where cells were added to older
+    ones whose sources did not change since; the digests show it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,7 +58,7 @@ class Sources(BaseModel):
     def note(self) -> str:
         """One line for the foot of a table."""
         return (
-            "The measuring machine's copy of the checkout counted as changed; the digests of the sources in the records are "
+            "The records name several commits, or a checkout that counted as changed; the digests of their sources are "
             f"those of commit {self.commit[:12]}."
         )
 
@@ -126,8 +127,8 @@ def record(paper: str, scale: Scale, results: Path, *, allow_dirty: bool = False
         The folder of the copies.
 
     Raises:
-        DataError: there are no records, they are damaged or of other parameters, or they come from several machines, several
-            commits or a changed working tree.
+        DataError: there are no records, they are damaged or of other parameters, or they come from several machines; or from
+            several commits or a changed working tree, and this checkout lacks the sources they were measured with.
     """
     config = _paper_config(paper)
     source = results / paper / scale / "records"
@@ -144,12 +145,13 @@ def record(paper: str, scale: Scale, results: Path, *, allow_dirty: bool = False
             f"The records in {source} come from several devices ({', '.join(devices)}). Measure all of them on one "
             "(`--again` measures a cell anew)."
         )
-    if len(commits) > 1:
+    same_sources = _commit_with_these_sources(kept.records) if dirty or len(commits) > 1 else None
+    if len(commits) > 1 and same_sources is None:
         raise DataError(
             f"The records in {source} come from several commits ({', '.join(c[:12] for c in commits)}), so no single checkout "
-            "gives these numbers. Measure all of them from one commit (`--again` measures a cell anew)."
+            "gives these numbers. Check out, without changes, a commit that has the sources they all were measured with, or "
+            "measure all of them from one commit (`--again` measures a cell anew)."
         )
-    same_sources = _commit_with_these_sources(kept.records) if dirty else None
     if dirty and same_sources is None and not allow_dirty:
         raise DataError(
             f"{len(dirty)} of {len(kept.records)} records in {source} were measured with local changes ({dirty[0]}"

@@ -150,16 +150,41 @@ def test_records_that_cannot_be_cited_are_refused(repository, measured, call, ch
     assert not (repository / "results" / "recorded").exists()
 
 
-def test_records_of_several_commits_are_refused_also_with_allow_dirty(repository, measured, call):
-    target = lay_results(repository, measured, dirty=True)
+def lay_results_of_two_commits(repository, measured, **provenance):
+    """Results of which one record is of another commit."""
+    target = lay_results(repository, measured, **provenance)
     folder = target / "softmax_gradient" / "seed=0"
     record = read_record(folder / "record.json")
     changed = record.provenance.model_copy(update={"commit": "b" * 40})
     write_record(folder, record.model_copy(update={"provenance": changed}), {})
+
+
+def test_records_of_several_commits_are_refused_also_with_allow_dirty(repository, measured, call):
+    lay_results_of_two_commits(repository, measured, dirty=True)
     for option in ((), ("--allow-dirty",)):
         status, said = call("record", "_template", *option)
         assert status == 2
         assert "come from several commits (aaaaaaaaaaaa, bbbbbbbbbbbb)" in said
+
+
+@pytest.mark.parametrize("dirty", [False, True], ids=["clean", "with local changes"])
+def test_records_of_several_commits_are_taken_where_a_clean_checkout_has_their_very_sources(
+    repository, measured, call, monkeypatch, dirty
+):
+    lay_results_of_two_commits(repository, measured, dirty=dirty)
+    monkeypatch.setattr(publish, "commit", lambda: ("c" * 40, True))  # with changes it proves nothing
+    assert "come from several commits" in call("record", "_template")[1]
+    monkeypatch.setattr(publish, "commit", lambda: ("c" * 40, False))
+    assert call("record", "_template")[0] == 0
+    assert call("tables")[0] == 0
+    assert "those of commit cccccccccccc" in (repository / "papers/_template/README.md").read_text()
+
+
+def test_records_of_several_commits_and_other_sources_are_refused(repository, measured, call, monkeypatch):
+    lay_results_of_two_commits(repository, measured, source_sha256="0" * 64)
+    monkeypatch.setattr(publish, "commit", lambda: ("c" * 40, False))
+    for option in ((), ("--allow-dirty",)):
+        assert "come from several commits" in call("record", "_template", *option)[1]
 
 
 def test_dirty_records_are_taken_when_asked_and_the_tables_say_so(repository, measured, call):
