@@ -52,12 +52,17 @@ STYLE = {
 
 
 def line_look(number: int) -> dict[str, Any]:
-    """Colour, marker and dashes of the line with this number, for `axes.plot(..., **line_look(0))`."""
-    return {
+    """Colour, marker and dashes of the line with this number, for `axes.plot(..., **line_look(0))`.
+
+    Past the last colour they start again with hollow markers, each with another marker than before.
+    """
+    again = number // len(COLOURS)
+    look = {
         "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKERS[number % len(MARKERS)],
-        "linestyle": DASHES[number % len(DASHES)],
+        "marker": MARKERS[(number + again) % len(MARKERS)],
+        "linestyle": DASHES[(number + again) % len(DASHES)],
     }
+    return {**look, "markerfacecolor": "white"} if again else look
 
 
 def length_axis(axes: "Axes", lengths: Iterable[int]) -> None:
