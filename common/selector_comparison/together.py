@@ -1,7 +1,8 @@
 """All selectors of all papers in one table and one figure, from records of the shared experiments.
 
 A paper takes part with the experiments named as the modules of this package: coverage, perplexity, retrieval, selection_time
-and prefill_time. Its own method is the one named like its folder, or like the folder's beginning; the baselines are
+and prefill_time. A paper whose own experiments have these names already calls the shared ones equal_density and
+equal_density_perplexity. Its own method is the one named like its folder, or like the folder's beginning; the baselines are
 everybody's, and where several papers measured the same baseline on the same window, the mean counts.
 """
 
@@ -17,14 +18,17 @@ from matplotlib.figure import Figure
 from common.errors import DataError
 from common.figures import PAGE_WIDTH, line_with_band, rows_where
 from common.records import Record, RecordSet
-from common.selector_comparison.curves import DENSE, value_at_density
+from common.selector_comparison.curves import DENSE
 from common.selector_comparison.figures import BASELINE_NAMES, TRAINED_LENGTH
 from common.statistics import mean_interval
 from common.tables import NOT_MEASURED, Table, number, with_interval
 
 DENSITIES = (0.1, 0.2, 0.3)
+OTHER_SIZE = ", blocks of "  # in the label of a baseline, where a paper has other blocks than most
+NEAREST = 0.25  # retrieval is measured at a few settings of each selector; the one that reads about a quarter is shown
 FASTEST_DENSE = "cudnn"
-EXPERIMENTS = ("coverage", "perplexity", "retrieval", "selection_time", "prefill_time")
+EXPERIMENTS: tuple[str, ...] = ("coverage", "perplexity", "retrieval", "selection_time", "prefill_time")
+OTHER_NAMES = {"equal_density": "coverage", "equal_density_perplexity": "perplexity"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Measured:
         """Labels: the papers' methods first, then baselines."""
         order = {name: place for place, name in enumerate(BASELINE_NAMES.values())}
         present = rows_where(self.rows, dense=False)["selector"].unique()
-        return sorted(present, key=lambda name: (order.get(name.split(", blocks")[0], -1), name))
+        return sorted(present, key=lambda name: (order.get(name.split(OTHER_SIZE)[0], -1), name))
 
 
 def _label(method: str, paper: str, title: str) -> str | None:
@@ -72,15 +76,19 @@ def gather(papers: Mapping[str, tuple[str, RecordSet]]) -> Measured | None:
     """
     tables, used = [], []
     for paper, (title, records) in papers.items():
-        mine = [record for record in records.records if record.experiment in EXPERIMENTS]
+        experiments = {record.experiment for record in records.records}
+        renamed = {name: other for name, other in OTHER_NAMES.items() if name in experiments}
+        shared = set(EXPERIMENTS) - set(renamed.values()) | set(renamed)
+        mine = [record for record in records.records if record.experiment in shared]
         table = records.table()
         if not mine or "method" not in table:
             continue
         sizes = {record.identity: record.parameters.get("block_size") for record in mine}
         table = table[table["record"].isin(list(sizes))]
-        labels = {method: _label(str(method), paper, title) for method in table["method"].unique()}
+        labels = {method: _label(str(method), paper, title) for method in set(table["method"])}
         table = table.assign(
-            paper=paper, selector=table["method"].map(labels), block_size=table["record"].map(sizes),
+            paper=paper, experiment=table["experiment"].replace(renamed),
+            selector=table["method"].map(labels), block_size=table["record"].map(sizes),
             dense=table["method"].isin([DENSE, FASTEST_DENSE]),
         ).dropna(subset=["selector"])  # fmt: skip
         if rows_where(table, metric="coverage_at_density").empty:
@@ -93,7 +101,7 @@ def gather(papers: Mapping[str, tuple[str, RecordSet]]) -> Measured | None:
     usual = rows["block_size"].mode().iloc[0]
     baseline = rows["selector"].isin(list(BASELINE_NAMES.values()))
     other = baseline & (rows["block_size"] != usual)
-    sized = rows["selector"] + ", blocks of " + rows["block_size"].astype("Int64").astype(str)
+    sized = rows["selector"] + OTHER_SIZE + rows["block_size"].astype("Int64").astype(str)
     return Measured(rows.assign(selector=rows["selector"].where(~other, sized)), used)
 
 
@@ -116,20 +124,33 @@ def _interval(rows: pd.DataFrame, **wanted: object) -> str:
     return with_interval(mean_interval(values)) if values.size else NOT_MEASURED
 
 
-def _score_at(measured: Measured, selector: str, length: int, density: float) -> str:
-    """Score over all tasks at a density, on a straight line between the thresholds of each task."""
-    scores, densities = measured.of("retrieval", "score"), measured.of("retrieval", "density")
-    found = []
-    for _, rows in rows_where(scores, selector=selector, length=length).groupby("task"):
-        task = rows["task"].iloc[0]
-        places = rows_where(densities, selector=selector, length=length, task=task).groupby("threshold")["value"].mean()
-        values = rows.groupby("threshold")["value"].mean()
-        shared = places.index.intersection(values.index)
-        value = value_at_density(places[shared], values[shared], density) if len(shared) else None
-        if value is None:
-            return NOT_MEASURED
-        found.append(value)
-    return number(float(np.mean(found))) if found else NOT_MEASURED
+def retrieval_lost(measured: Measured, length: int) -> pd.DataFrame:
+    """Score minus that of dense attention on the same prompt, in points, on the tasks that every paper measured.
+
+    Returns:
+        A line for each selector and threshold: `value`, the mean over prompts, and `density`, the mean over tasks.
+    """
+    asked = rows_where(measured.rows, experiment="retrieval", metric="score", length=length)
+    tasks = [task for task, rows in asked.groupby("task") if rows["paper"].nunique() == asked["paper"].nunique()]
+    scores, densities = (measured.of("retrieval", metric) for metric in ("score", "density"))
+    scores, densities = (rows.loc[(rows["length"] == length) & rows["task"].isin(tasks), :] for rows in (scores, densities))
+    prompt = ["task", "seed", "trial"]
+    dense = rows_where(scores, selector=DENSE)[[*prompt, "value"]]
+    pairs = scores.loc[scores["threshold"].notna(), :].merge(dense, on=prompt, suffixes=("", "_dense"))
+    pairs = pairs.assign(value=pairs["value"] - pairs["value_dense"])
+    setting = ["selector", "threshold"]
+    means = [pd.DataFrame(rows.groupby(setting)["value"].mean()).reset_index() for rows in (pairs, densities)]
+    means[1] = means[1].rename(columns={"value": "density"})
+    return means[0].merge(means[1], on=setting)
+
+
+def _lost_near(lost: pd.DataFrame, selector: str, density: float) -> str:
+    """The points of the setting whose density is nearest, and that density."""
+    found = rows_where(lost, selector=selector)
+    if found.empty:
+        return NOT_MEASURED
+    nearest = found.loc[(found["density"] - density).abs().idxmin()]
+    return f"{nearest['value']:+.1f} (at {nearest['density']:.2f})"
 
 
 def _time(rows: pd.DataFrame, **wanted: object) -> float | None:
@@ -142,6 +163,7 @@ def comparison_table(measured: Measured, notes: tuple[str, ...] = ()) -> Table:
     coverage, loss = measured.of("coverage", "coverage_at_density"), added_loss(measured)
     length = _shown_length(coverage)
     selection, total = measured.of("selection_time", "selection_time"), measured.of("selection_time", "total_time")
+    lost = retrieval_lost(measured, length)
     longest = int(total["length"].max()) if len(total) else 0
     dense = _time(total, selector=FASTEST_DENSE, length=longest)
     lines = []
@@ -149,7 +171,7 @@ def comparison_table(measured: Measured, notes: tuple[str, ...] = ()) -> Table:
         line = [selector]
         line += [_interval(coverage, selector=selector, length=length, density=wanted) for wanted in DENSITIES]
         line += [_interval(loss, selector=selector, length=length, density=wanted) for wanted in DENSITIES[1:]]
-        line.append(_score_at(measured, selector, length, DENSITIES[-1]))
+        line.append(_lost_near(lost, selector, NEAREST))
         choose, whole = (_time(rows, selector=selector, length=longest) for rows in (selection, total))
         line.append(number(100 * choose / dense) if choose and dense else NOT_MEASURED)
         line.append(number(dense / whole) if whole and dense else NOT_MEASURED)
@@ -161,7 +183,7 @@ def comparison_table(measured: Measured, notes: tuple[str, ...] = ()) -> Table:
             "Selector",
             *(f"Coverage at {wanted:g}" for wanted in DENSITIES),
             *(f"Loss added at {wanted:g} (nats)" for wanted in DENSITIES[1:]),
-            f"Retrieval at {DENSITIES[-1]:g}, %",
+            f"Retrieval, points to dense (density nearest {NEAREST:g})",
             "Selection, % of dense",
             "Speed-up over dense",
         ),
@@ -171,9 +193,13 @@ def comparison_table(measured: Measured, notes: tuple[str, ...] = ()) -> Table:
             "query and key where keys are listed). Dense times are cuDNN's in the same run, on structured inputs in the shape "
             "of Llama-3.1-8B; a selector's time is selection and attention at the setting of its paper's configuration.",
             "The oracle takes the best blocks of true mass, but as large a share of every row and head: a selector that gives "
-            "more blocks to the rows and heads that need them can lie above it. XAttention forms a logit for every two "
-            "groups of eight tokens and every head, so its selection grows with the square of the length; how much of its time "
-            "is due to ours being plain PyTorch was not measured.",
+            "more blocks to the rows and heads that need them can lie above it.",
+            "XAttention forms a logit for every two groups of eight tokens and every head, so its selection grows with the "
+            "square of the length; how much of its time is due to ours being plain PyTorch was not measured. HiP searches "
+            "keys, not blocks: a tree of them for every group of queries and every head, with scattered keys to gather and a "
+            "choice in every round, which is the method's own cost.",
+            "Retrieval: score minus that of dense attention on the same prompts, over the tasks that all papers measured, at "
+            "the measured setting that reads the share nearest to the one named.",
             *notes,
         ),
     )
@@ -187,7 +213,7 @@ def _lines(axes: Axes, rows: pd.DataFrame, selectors: list[str]) -> None:
 
 
 def comparison_figure(measured: Measured) -> Figure:
-    """Coverage (left) and added loss (right) of every selector against density.
+    """Coverage (left) and added loss (right) of every selector against density, baselines at the usual size of blocks.
 
     Raises:
         DataError: there is no coverage.
@@ -197,7 +223,7 @@ def comparison_figure(measured: Measured) -> Figure:
         raise DataError("The records hold no coverage_at_density. Run the papers' experiment coverage first.")
     length = _shown_length(coverage)
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.4))
-    selectors = measured.selectors
+    selectors = [name for name in measured.selectors if OTHER_SIZE not in name]
     _lines(left, rows_where(coverage, length=length), selectors)
     _lines(right, rows_where(loss, length=length), selectors)
     left.set_ylabel("attention mass covered")

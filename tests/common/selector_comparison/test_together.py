@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.figures import save_figure, style
-from common.records import RecordSet, Row, write_record
+from common.records import RecordSet, Row, read_record, write_record
 from common.selector_comparison.together import comparison_figure, comparison_table, gather
 from tests.example_records import make_record
 
@@ -40,9 +40,15 @@ def write_paper(root: Path, paper: str, coverage: dict[str, float], block_size: 
             for density in DENSITIES[1:]
         ]
         write("perplexity", rows, text=text, length=8192)
-    rows = [row("density", density, paper, threshold=density) for density in (0.2, 0.4)]
-    rows += [row("score", score, paper, threshold=density, trial=0) for density, score in ((0.2, 40.0), (0.4, 80.0))]
-    write("retrieval", rows, task="passkey", length=8192, seed=0)
+    for task in ("passkey", f"task_of_{paper}"):
+        rows = [row("density", density, paper, threshold=density) for density in (0.2, 0.4)]
+        rows += [row("score", score, "dense", trial=trial) for trial, score in ((0, 100.0), (1, 60.0))]
+        rows += [
+            row("score", score if task == "passkey" else 0.0, paper, threshold=density, trial=trial)
+            for density, scores in ((0.2, (50.0, 50.0)), (0.4, (100.0, 60.0)))
+            for trial, score in enumerate(scores)
+        ]
+        write("retrieval", rows, task=task, length=8192, seed=0)
     rows = [
         row("selection_time", 10.0, paper),
         row("total_time", 50.0, paper),
@@ -81,16 +87,18 @@ def test_numbers_are_means_over_windows_and_papers(measured):
     assert rows["FirstAttn"]["Coverage at 0.1"].startswith("0.71")
     assert rows["mean pooling"]["Coverage at 0.3"].startswith("0.66")  # of 0.7 and 0.6, and 0.02 more for one text
     assert rows["FirstAttn"]["Loss added at 0.2 (nats)"].startswith("0.05")
-    assert rows["FirstAttn"]["Retrieval at 0.3, %"] == "60.00"  # halfway from 40 to 80
+    retrieval = "Retrieval, points to dense (density nearest 0.25)"
+    assert rows["FirstAttn"][retrieval] == "-30.0 (at 0.20)"  # -50 and -10 on the task that all papers have
     assert rows["FirstAttn"]["Selection, % of dense"] == "5.000"
     assert rows["FirstAttn"]["Speed-up over dense"] == "4.000"
-    assert rows["mean pooling"]["Retrieval at 0.3, %"] == "–"
+    assert rows["mean pooling"][retrieval] == "–"
 
 
 def test_the_figure_shows_every_selector(measured, tmp_path):
     with style():
         figure = comparison_figure(measured)
-        assert {text.get_text() for text in figure.legends[0].get_texts()} == set(measured.selectors)
+        shown = {text.get_text() for text in figure.legends[0].get_texts()}
+        assert shown == set(measured.selectors) - {"mean pooling, blocks of 64"}
         save_figure(figure, tmp_path / "selectors")
     assert (tmp_path / "selectors.svg").stat().st_size > 0
 
@@ -99,3 +107,22 @@ def test_papers_without_the_shared_experiments_do_not_count(tmp_path):
     record = make_record([row("accuracy", 1.0, "pointer")], paper="other", experiment="hulls", cell="seed=0")
     write_record(tmp_path / "hulls" / "seed=0", record, {})
     assert gather({"other": ("Other", RecordSet(tmp_path))}) is None
+
+
+def test_a_paper_may_name_the_shared_experiments_otherwise(tmp_path):
+    write_paper(tmp_path / "own", "own", {"own": 0.9}, 128, {"own": 0.05})
+    for name, other in (("equal_density", "coverage"), ("equal_density_perplexity", "perplexity")):
+        (tmp_path / "own" / other).rename(tmp_path / "own" / name)
+        for path in sorted((tmp_path / "own" / name).iterdir()):
+            record = read_record(path / "record.json")
+            write_record(path, record.model_copy(update={"experiment": name}), {})
+            meaning_of_its_own = [row("coverage_at_density", 0.1, "own", density=0.3, window=0)]
+            other_record = make_record(
+                meaning_of_its_own, cell=path.name, paper="own", experiment=other, axes=record.axes,
+                parameters={"block_size": 128},
+            )  # fmt: skip
+            write_record(tmp_path / "own" / other / path.name, other_record, {})
+    table = comparison_table(gather({"own": ("Own", RecordSet(tmp_path / "own"))}))
+    line = dict(zip(table.columns, table.rows[0], strict=True))
+    assert line["Coverage at 0.3"].startswith("0.91")
+    assert line["Loss added at 0.2 (nats)"].startswith("0.05")
