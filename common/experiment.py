@@ -295,6 +295,39 @@ def run_batch(
     return records
 
 
+def run_job(
+    run: Run,
+    settings_type: type[Parameters],
+    config: PaperConfig,
+    experiment: str,
+    batch: str,
+    scale: Scale,
+    out: Path,
+    *,
+    again: bool = False,
+) -> None:
+    """Run a batch of an experiment, and write its records and then the index of them.
+
+    Args:
+        run: the experiment's function.
+        settings_type: the typed model of axes and parameters.
+        config: the paper's configuration.
+        experiment: the experiment's name.
+        batch: one of `batches_of(config, experiment, scale)`.
+        scale: which scale.
+        out: folder of records.
+        again: measure again even where a current record exists.
+
+    Raises:
+        ReattendError: see `measure` and `earlier_results`.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS gives the same numbers twice
+    earlier = earlier_results(config, experiment, scale, out)
+    cells = batches_of(config, experiment, scale)[batch]
+    records = run_batch(run, settings_type, cells, config.experiments[experiment], out, again=again, earlier=earlier)
+    write_index(out / experiment / f"{batch}.index.json", records)
+
+
 def write_index(path: Path, records: list[Record]) -> None:
     """Write which records a batch consists of: the file that Snakemake waits for."""
     content = [{"cell": record.cell, "results_sha256": record.results_sha256} for record in records]
@@ -333,12 +366,7 @@ def main(run: Run, settings_type: type[Parameters]) -> None:
         if arguments.batch is not None and arguments.batch not in batches:
             raise ConfigError(f"--batch {arguments.batch}: {experiment} has the batches {', '.join(batches)} at scale {scale}.")
         out = arguments.out or Path("results") / paper / scale / "records"
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS gives the same numbers twice
-        earlier = earlier_results(config, experiment, scale, out)
-        for name, cells in batches.items():
-            if arguments.batch in (None, name):
-                entry = config.experiments[experiment]
-                records = run_batch(run, settings_type, cells, entry, out, again=arguments.again, earlier=earlier)
-                write_index(out / experiment / f"{name}.index.json", records)
+        for name in batches if arguments.batch is None else [arguments.batch]:
+            run_job(run, settings_type, config, experiment, name, scale, out, again=arguments.again)
     except ReattendError as error:
         stop_with_message(error)

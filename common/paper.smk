@@ -10,10 +10,8 @@ try:
 except ReattendError as error:
     raise WorkflowError(str(error))
 
-indexes = [
-    f"<results>/records/{experiment}/{batch}.index.json"
-    for experiment, batch in plan.batches()
-]
+indexes = [plan.index(*job) for job in plan.batches()]
+drawn = [plan.index(*job) for job in plan.batches() if job[0] in plan.drawn()]
 figures = [
     f"<results>/figures/{name}.{suffix}"
     for name in plan.config.figures
@@ -47,38 +45,78 @@ rule inputs:
         "python -m common.inputs {params.paper} --scale {params.scale} --out {output} 2>&1 | tee {log}"
 
 
-rule cells:
-    input:
-        "<results>/inputs.json",
-        lambda wildcards: [
-            f"<results>/records/{experiment}/{batch}.index.json"
-            for experiment, batch in plan.earlier_batches(wildcards.experiment)
-        ],
-    output:
-        "<results>/records/{experiment}/{batch}.index.json",
-    log:
-        "<results>/logs/{experiment}/{batch}.log",
-    benchmark:
-        "<results>/benchmarks/{experiment}/{batch}.tsv"
-    conda:
-        "../envs/reattend.yaml"
-    threads: 2
-    resources:
-        gpu=lambda wildcards: plan.gpus(wildcards.experiment),
-        mem_mb=lambda wildcards: plan.memory_megabytes(wildcards.experiment),
-        runtime=lambda wildcards: plan.minutes(wildcards.experiment),
-    params:
-        paper=plan.paper,
-        scale=plan.scale,
-        folder=plan.folder,
-        settings=lambda wildcards: plan.settings(wildcards.experiment, wildcards.batch),
-        device=lambda wildcards: plan.device(wildcards.experiment),
-        sources=lambda wildcards: plan.sources(wildcards.experiment),
-    message:
-        "Measuring {wildcards.experiment} ({wildcards.batch})"
-    shell:
-        "python -m papers.{params.paper}.{wildcards.experiment} --config {params.folder}/config.yaml --scale {params.scale}"
-        " --batch '{wildcards.batch}' --out $(dirname $(dirname {output})) 2>&1 | tee {log}"
+if plan.one_process:
+
+    for number, jobs in enumerate(plan.stages()):
+
+        rule:
+            name:
+                f"cells_{number + 1}" if number else "cells"
+            input:
+                [plan.index(*job) for stage in plan.stages()[:number] for job in stage],
+                data="<results>/inputs.json",
+            output:
+                [plan.index(*job) for job in jobs],
+            log:
+                f"<results>/logs/cells_{number + 1}.log",
+            benchmark:
+                f"<results>/benchmarks/cells_{number + 1}.tsv"
+            conda:
+                "../envs/reattend.yaml"
+            threads: 2
+            resources:
+                gpu=max(plan.gpus(experiment) for experiment, _ in jobs),
+                mem_mb=max(plan.memory_megabytes(experiment) for experiment, _ in jobs),
+                runtime=sum(plan.minutes(experiment) for experiment, _ in jobs),
+            params:
+                paper=plan.paper,
+                scale=plan.scale,
+                folder=plan.folder,
+                jobs=[f"'{experiment}/{batch}'" for experiment, batch in jobs],
+                settings=[plan.settings(*job) for job in jobs],
+                devices=[plan.device(experiment) for experiment, _ in jobs],
+                sources=[plan.sources(experiment) for experiment, _ in jobs],
+            message:
+                "Measuring " + ", ".join(dict(jobs))
+            shell:
+                "python -m common.measure {params.paper} {params.jobs} --config {params.folder}/config.yaml --scale {params.scale}"
+                " --out $(dirname {input.data})/records 2>&1 | tee {log}"
+
+else:
+
+    rule cells:
+        input:
+            "<results>/inputs.json",
+            lambda wildcards: [
+                plan.index(*job) for job in plan.earlier_batches(wildcards.experiment)
+            ],
+        output:
+            "<results>/records/{experiment}/{batch}.index.json",
+        log:
+            "<results>/logs/{experiment}/{batch}.log",
+        benchmark:
+            "<results>/benchmarks/{experiment}/{batch}.tsv"
+        conda:
+            "../envs/reattend.yaml"
+        threads: 2
+        resources:
+            gpu=lambda wildcards: plan.gpus(wildcards.experiment),
+            mem_mb=lambda wildcards: plan.memory_megabytes(wildcards.experiment),
+            runtime=lambda wildcards: plan.minutes(wildcards.experiment),
+        params:
+            paper=plan.paper,
+            scale=plan.scale,
+            folder=plan.folder,
+            settings=lambda wildcards: plan.settings(
+                wildcards.experiment, wildcards.batch
+            ),
+            device=lambda wildcards: plan.device(wildcards.experiment),
+            sources=lambda wildcards: plan.sources(wildcards.experiment),
+        message:
+            "Measuring {wildcards.experiment} ({wildcards.batch})"
+        shell:
+            "python -m papers.{params.paper}.{wildcards.experiment} --config {params.folder}/config.yaml --scale {params.scale}"
+            " --batch '{wildcards.batch}' --out $(dirname $(dirname {output})) 2>&1 | tee {log}"
 
 
 rule verdicts:
@@ -127,31 +165,30 @@ rule tables:
         " --records $folder/records --out $folder/tables 2>&1 | tee {log}"
 
 
-rule figure:
-    input:
-        lambda wildcards: [
-            f"<results>/records/{experiment}/{batch}.index.json"
-            for experiment, batch in plan.batches()
-            if experiment in plan.config.figures[wildcards.figure].experiments
-        ],
-    output:
-        svg="<results>/figures/{figure}.svg",
-        png="<results>/figures/{figure}.png",
-    log:
-        "<results>/logs/figures/{figure}.log",
-    benchmark:
-        "<results>/benchmarks/figures/{figure}.tsv"
-    conda:
-        "../envs/reattend.yaml"
-    params:
-        paper=plan.paper,
-        scale=plan.scale,
-        sources=plan.sources("figures"),
-    message:
-        "Drawing {wildcards.figure}"
-    shell:
-        "folder=$(dirname $(dirname {output.svg})); python -m common.present figure {params.paper} --scale {params.scale}"
-        " --records $folder/records --name {wildcards.figure} --out $folder/figures/{wildcards.figure} 2>&1 | tee {log}"
+if figures:
+
+    rule figures:
+        input:
+            drawn,
+            data="<results>/inputs.json",
+        output:
+            figures,
+        log:
+            "<results>/logs/figures.log",
+        benchmark:
+            "<results>/benchmarks/figures.tsv"
+        conda:
+            "../envs/reattend.yaml"
+        params:
+            paper=plan.paper,
+            scale=plan.scale,
+            names=list(plan.config.figures),
+            sources=plan.sources("figures"),
+        message:
+            "Drawing the figures"
+        shell:
+            "folder=$(dirname {input.data}); python -m common.present figures {params.paper} --scale {params.scale}"
+            " --records $folder/records --out $folder/figures 2>&1 | tee {log}"
 
 
 rule report:

@@ -144,12 +144,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m common.present", description="Verdicts, tables, figures and report from records."
     )
-    parser.add_argument("what", choices=["verdicts", "tables", "figure", "report", "mlflow"])
+    parser.add_argument("what", choices=["verdicts", "tables", "figure", "figures", "report", "mlflow"])
     parser.add_argument("paper")
     parser.add_argument("--scale", required=True, choices=["smoke", "standard", "paper"])
     parser.add_argument("--records", type=Path, required=True, help="folder of records")
     parser.add_argument(
-        "--out", type=Path, required=True, help="file (verdicts, figure without suffix, report, mlflow) or folder (tables)"
+        "--out",
+        type=Path,
+        required=True,
+        help="file (verdicts, figure without suffix, report, mlflow) or folder (tables, figures)",
     )
     parser.add_argument("--name", default="", help="with `figure`: which one")
     arguments = parser.parse_args()
@@ -164,6 +167,9 @@ def main() -> None:
                 table.write(arguments.out)
         elif arguments.what == "figure":
             draw(config, arguments.name, records, arguments.out)
+        elif arguments.what == "figures":
+            for name in config.figures:
+                draw(config, name, records, arguments.out / name)
         elif arguments.what == "report":
             report_page(folder, config, arguments.scale, records, arguments.out)
         else:

@@ -49,6 +49,28 @@ class PaperPlan:
         """(experiment, batch) of every measuring job."""
         return [(name, batch) for name in self.config.experiments for batch in batches_of(self.config, name, self.scale)]
 
+    def index(self, experiment: str, batch: str) -> str:
+        """The file that says that a job's records are there, below the pathvar of the results."""
+        return f"<results>/records/{experiment}/{batch}.index.json"
+
+    @property
+    def one_process(self) -> bool:
+        """Whether experiments share a process: at scale smoke a cell takes less time than the imports of a process."""
+        return self.scale == "smoke"
+
+    def stages(self) -> list[list[tuple[str, str]]]:
+        """(experiment, batch) of every measuring job, in groups: a group starts from results of groups before it alone."""
+        level: dict[str, int] = {}
+        while len(level) < len(self.config.experiments):  # `after` names no circles: the configuration is checked
+            for name, entry in self.config.experiments.items():
+                if name not in level and all(earlier in level for earlier in entry.after):
+                    level[name] = 1 + max((level[earlier] for earlier in entry.after), default=-1)
+        return [[job for job in self.batches() if level[job[0]] == number] for number in range(max(level.values()) + 1)]
+
+    def drawn(self) -> set[str]:
+        """The experiments that figures show."""
+        return {experiment for figure in self.config.figures.values() for experiment in figure.experiments}
+
     def earlier_batches(self, experiment: str) -> list[tuple[str, str]]:
         """(experiment, batch) of every job whose results this experiment starts from."""
         earlier = self.config.experiments[experiment].after

@@ -92,3 +92,13 @@ def test_closing_words_open_the_mlflow_that_was_written_to(made, monkeypatch, ur
     assert words in closing_words(made, "smoke", ["papers/one/all"])
     monkeypatch.setenv("REATTEND_TRACKING", "off")
     assert "MLflow" not in closing_words(made, "smoke", ["papers/one/all"])
+
+
+def test_stages_put_an_experiment_behind_those_it_starts_from():
+    stages = PaperPlan("seer_attention", "smoke").stages()
+    assert [sorted({experiment for experiment, _ in stage}) for stage in stages] == [
+        ["distillation", "ground_truth", "kernel_time", "selection_time"],
+        ["ablations", "coverage", "perplexity", "prefill_time", "retrieval"],
+    ]
+    plan = PaperPlan("hip_attention", "standard")
+    assert plan.stages() == [plan.batches()]

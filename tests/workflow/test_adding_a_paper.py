@@ -30,7 +30,7 @@ def test_a_copy_of_the_template_is_a_paper_of_its_own(make_checkout):
 
     status, output = checkout.snakemake("papers/my_paper/all", "--config", "scale=smoke")
     assert status == 0, output
-    assert jobs(output) == ["all", "cells", "figure", "inputs", "mlflow", "report", "tables", "verdicts"]
+    assert jobs(output) == ["all", "cells", "figures", "inputs", "mlflow", "report", "tables", "verdicts"]
     assert "my_paper at scale smoke:" in output
     results = checkout.folder / "results" / "my_paper" / "smoke"
     assert "my_paper: claims and verdicts" in (results / "tables" / "claims.md").read_text()

@@ -11,7 +11,7 @@ from tests.workflow.conftest import RESULTS
 pytestmark = pytest.mark.workflow
 
 TARGET = ("papers/_template/tables", "--config", "scale=smoke")
-MODULE = "papers._template.softmax_gradient"
+MODULE = "common.measure"
 
 
 def start_and_wait_for(checkout, seed):

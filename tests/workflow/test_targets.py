@@ -28,17 +28,17 @@ def test_one_target_makes_everything_and_says_where_it_lies(finished):
     for path in ("tables/claims.md", "figures/", "report.html", "records/"):
         assert f"{RESULTS}/{path}" in words
     assert f"mlflow ui --backend-store-uri {checkout.database}" in words
-    assert jobs(output) == ["all", "cells", "figure", "inputs", "mlflow", "report", "tables", "verdicts"]
+    assert jobs(output) == ["all", "cells", "figures", "inputs", "mlflow", "report", "tables", "verdicts"]
 
 
 def test_progress_is_visible_and_every_job_has_its_log(finished):
     checkout, output = finished
     results = checkout.folder / RESULTS
-    assert "Measuring softmax_gradient (all)" in output
+    assert "Measuring softmax_gradient" in output
     assert "[_template/softmax_gradient] 5/5 seed=4 (measured)" in output
-    assert "5/5 seed=4 (measured)" in (results / "logs/softmax_gradient/all.log").read_text()
+    assert "5/5 seed=4 (measured)" in (results / "logs/cells_1.log").read_text()
     logs = {str(path.relative_to(results / "logs")) for path in (results / "logs").rglob("*.log")}
-    assert {"inputs.log", "verdicts.log", "tables.log", "report.log", "mlflow.log", "softmax_gradient/all.log"} <= logs
+    assert {"inputs.log", "verdicts.log", "tables.log", "report.log", "mlflow.log", "figures.log", "cells_1.log"} <= logs
 
 
 def test_each_cell_and_the_tables_are_runs_of_mlflow(finished):
@@ -65,7 +65,7 @@ def test_a_second_call_does_nothing(finished):
 
 def test_a_change_makes_again_what_depends_on_it(finished, tmp_path):
     checkout = finished[0].copy(tmp_path / "changed", tracking="off")
-    config, after_cells = "papers/_template/config.yaml", ["all", "cells", "figure", "mlflow", "report", "tables", "verdicts"]
+    config, after_cells = "papers/_template/config.yaml", ["all", "cells", "figures", "mlflow", "report", "tables", "verdicts"]
     changes = [
         ([(config, "smoke: [4, 64]", "smoke: [4, 32]")], after_cells),
         ([("papers/_template/scaled_dot_product.py", "scale = 1 /", "scale = 1.0 /")], after_cells),
