@@ -21,7 +21,9 @@ DATASET = {
     "files": [FILE],
 }
 
-BROUGHT_BY_HAND = {"pointer-networks-fixtures"}
+BROUGHT_BY_HAND = {
+    "pointer-networks-fixtures", "choi", "wiki300", "wiki50", "wikisection-en-city-subset", "qmsum"
+}  # fmt: skip
 
 
 def problems(tmp_path, datasets) -> str:
