@@ -1,0 +1,1 @@
+"""Linear topic segmentation of documents."""
