@@ -79,6 +79,22 @@ class Batches:
         self._permutations = {}
 
 
+def order_of_data(buckets: Buckets, batch_size: int, seed: int, steps: int) -> Tensor:
+    """What `Batches` of these arguments draws, for the record of a training.
+
+    Returns:
+        int64 [steps, 1 + batch_size] on the CPU: the key of the bucket, and the rows of the examples.
+
+    Raises:
+        InputError: as `Batches` does, or `steps` is no positive integer.
+    """
+    check_positive_int("steps", steps)
+    on_cpu = {key: tuple(torch.empty(len(tensor), 0) for tensor in tensors) for key, tensors in buckets.items()}
+    batches = Batches(on_cpu, batch_size, seed)
+    drawn = (batches.draw() for _ in range(steps))
+    return torch.stack([torch.cat([torch.tensor([key]), rows]) for key, rows in drawn])
+
+
 def _check_buckets(buckets: Buckets, batch_size: int) -> torch.device:
     """The one device of the buckets; raises InputError."""
     if not buckets or not all(buckets.values()):

@@ -35,6 +35,9 @@ def train(
     A checkpoint that belongs to the same parameters and sources is resumed: on the CPU the numbers are those of an
     uninterrupted training, bit by bit. One that cannot be used is named in a printed line.
 
+    Processes that share a training (`Replica.parallel`) call this alike, with one replica and one folder of checkpoints that
+    all of them see; rank 0 writes it.
+
     Args:
         replicas: with different names; may stand on different devices.
         evaluate: called at every row of a learning curve, with the network in evaluation mode; returns numbers for the row.
@@ -51,12 +54,15 @@ def train(
         returned, as floats.
 
     Raises:
-        InputError: names repeat, or a checkpoint has other replicas.
+        InputError: names repeat, a checkpoint has other replicas, or one of several replicas is shared by processes.
         DataError: a checkpoint cannot be written.
     """
     names = [replica.name for replica in replicas]
     if not replicas or len(set(names)) < len(names):
         raise InputError(f"replicas are called {names}; give at least one, and each its own name.")
+    parallel = replicas[0].parallel
+    if len(replicas) > 1 and any(replica.parallel is not None for replica in replicas):
+        raise InputError(f"replicas are called {names}; processes share the training of one replica, not of several.")
     before = _resume(replicas, checkpoints, name)
     if progress is not None:
         progress.step("resumed" if before else "begun", steps=sum(replica.step for replica in replicas))
@@ -69,7 +75,7 @@ def train(
         return before + time.monotonic() - start
 
     def save() -> None:
-        if checkpoints is not None:
+        if checkpoints is not None and (parallel is None or parallel.rank == 0):
             states = {replica.name: replica.state() for replica in replicas}
             checkpoints.save(name, {"replicas": states, "seconds": seconds()})
 

@@ -4,7 +4,7 @@ import math
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from common.configuration import Parameters
@@ -14,7 +14,7 @@ class Recipe(Parameters):
     """Everything about the optimisation that is not the network, its loss and its data. Typed: a configuration may hold one.
 
     Attributes:
-        optimiser: "sgd" (no momentum) or "adam" (PyTorch's defaults).
+        optimiser: "sgd" (no momentum), "adam" or "adamw".
         learning_rate: greatest of the schedule.
         batch_size: examples a step.
         clip_norm: greatest L2 norm of the whole gradient; None is no clipping.
@@ -23,9 +23,12 @@ class Recipe(Parameters):
             half a "cosine" or "exponential"ly.
         warmup_steps: first steps, in which the rate rises linearly.
         final_factor: last learning rate over the greatest one; "exponential" needs more than 0.
+        betas: of "adam" and "adamw": how much of the running means of gradients and of their squares a step keeps.
+        weight_decay: of "adamw": the share of a matrix, times the learning rate, that a step takes away; other parameters,
+            such as gains and biases, keep theirs.
     """
 
-    optimiser: Literal["sgd", "adam"]
+    optimiser: Literal["sgd", "adam", "adamw"]
     learning_rate: float = Field(gt=0)
     batch_size: int = Field(ge=1)
     clip_norm: float | None = Field(default=None, gt=0)
@@ -33,6 +36,14 @@ class Recipe(Parameters):
     schedule: Literal["constant", "cosine", "exponential"] = "constant"
     warmup_steps: int = Field(default=0, ge=0)
     final_factor: float = Field(default=0.01, gt=0, le=1)
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _weight_decay_has_an_optimiser(self) -> "Recipe":
+        if self.weight_decay and self.optimiser != "adamw":
+            raise ValueError(f"weight_decay is {self.weight_decay} with {self.optimiser!r}; only 'adamw' takes it")
+        return self
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of step 0..steps - 1."""
@@ -56,4 +67,11 @@ class Recipe(Parameters):
         parameters = list(network.parameters())
         if self.optimiser == "sgd":
             return torch.optim.SGD(parameters, lr=rate, fused=fused)
-        return torch.optim.Adam(parameters, lr=rate, fused=fused, capturable=fused)
+        if self.optimiser == "adam":
+            return torch.optim.Adam(parameters, lr=rate, betas=self.betas, fused=fused, capturable=fused)
+        groups = [
+            {"params": [x for x in parameters if x.ndim == 2], "weight_decay": self.weight_decay},
+            {"params": [x for x in parameters if x.ndim != 2], "weight_decay": 0.0},
+        ]
+        groups = [group for group in groups if group["params"]]
+        return torch.optim.AdamW(groups, lr=rate, betas=self.betas, fused=fused, capturable=fused)

@@ -13,6 +13,7 @@ from torch.nn.utils import clip_grad_norm_
 from common.errors import InputError
 from common.kernels.checks import check_positive_int
 from common.training.batches import Batches, Buckets
+from common.training.data_parallel import DataParallel
 from common.training.recipe import Recipe
 
 # Mean loss of a batch, float32, from the network and the tensors of its bucket (first size: batch size). Called under the
@@ -39,6 +40,7 @@ class Replica:
         steps: length of the training.
         order_seed: of the order of data; two replicas with one seed see the same batches.
         curve_steps: numbers of finished steps at which the learning curve gets a row; the last step always does.
+        parallel: the processes that share this training; every one makes the same replica. None: this process alone.
 
     Attributes:
         step: steps finished.
@@ -59,6 +61,7 @@ class Replica:
         steps: int,
         order_seed: int,
         curve_steps: Collection[int] = (),
+        parallel: DataParallel | None = None,
     ):
         check_positive_int("steps", steps)
         self.name, self.network, self.recipe, self.steps = name, network, recipe, steps
@@ -78,7 +81,9 @@ class Replica:
         self._loss, self._buckets = loss, buckets
         self._rate = torch.zeros((), device=self.device)
         self._current_rate = 0.0
-        self._rows = torch.zeros(recipe.batch_size, dtype=torch.int64, device=self.device)
+        self.parallel = parallel
+        self._share = parallel.share(recipe.batch_size) if parallel is not None else slice(None)
+        self._rows = torch.zeros(recipe.batch_size, dtype=torch.int64, device=self.device)[self._share]
         self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self._loss_steps = 0
         self._optimiser = recipe.make_optimiser(network, self._rate)
@@ -133,7 +138,9 @@ class Replica:
                     for _ in range(WARM_UP):
                         self._compute(key)
                 graph = torch.cuda.CUDAGraph()
-                with torch.cuda.graph(graph, pool=pool, stream=self._stream):
+                # NCCL's watchdog asks for events in a thread of its own, which is none of the capture's business.
+                errors = "global" if self.parallel is None else "thread_local"
+                with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode=errors):
                     self._compute(key)
                 self._graphs[key] = graph
         with self.on_stream(), torch.no_grad():
@@ -145,7 +152,7 @@ class Replica:
         """Do one step, or queue it on the device."""
         with self.on_stream():
             key, rows = self.batches.draw()
-            self._rows.copy_(rows)
+            self._rows.copy_(rows[self._share])
             rate = self.recipe.rate(self.step, self.steps)
             if rate != self._current_rate:
                 self._rate.fill_(rate)
@@ -212,10 +219,14 @@ class Replica:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
             loss = self._loss(self.network, batch)
         loss.backward()
+        loss = loss.detach()
+        if self.parallel is not None:
+            gradients = [x.grad for x in self.network.parameters() if x.grad is not None]
+            self.parallel.average([*gradients, loss])
         if self.recipe.clip_norm is not None:
             clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
         self._optimiser.step()
-        self._loss_sum.add_(loss.detach())
+        self._loss_sum.add_(loss)
 
     def _tensors(self) -> dict[str, Tensor]:
         """Every tensor that a step changes and a later one reads."""

@@ -39,7 +39,7 @@ def buckets(device="cpu"):
     return {length: (x.to(device), x.sum((1, 2)).to(device)) for length, x in data.items()}
 
 
-def replica(name="sgd", recipe=SGD, *, seed=0, order_seed=0, steps=25, data=None, device="cpu", curve_steps=()):
+def replica(name="sgd", recipe=SGD, *, seed=0, order_seed=0, steps=25, data=None, device="cpu", curve_steps=(), parallel=None):
     """A replica of the problem."""
     return Replica(
         name,
@@ -50,6 +50,7 @@ def replica(name="sgd", recipe=SGD, *, seed=0, order_seed=0, steps=25, data=None
         steps=steps,
         order_seed=order_seed,
         curve_steps=curve_steps,
+        parallel=parallel,
     )
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
-from common.training import Batches
+from common.training import Batches, order_of_data
 
 
 def buckets(counts):
@@ -81,3 +81,19 @@ def test_bad_input():
     ]:
         with pytest.raises(InputError, match=message):
             call()
+
+
+def test_the_recorded_order_is_what_a_training_takes():
+    from tests.common.training.small_problem import SGD, buckets, replica
+
+    numbered = {key: (torch.arange(len(x)), *tensors) for key, (x, *tensors) in buckets().items()}
+    order = order_of_data(numbered, SGD.batch_size, 3, 25)
+    assert order.shape == (25, 5)
+    batches = Batches(numbered, SGD.batch_size, 3)
+    assert [(key, rows) for key, *rows in order.tolist()] == drawn(batches, 25)
+    trained = replica(order_seed=3)
+    for _, *rows in order.tolist():
+        trained.advance()
+        assert trained._rows.tolist() == rows
+    with pytest.raises(InputError, match="steps is 0"):
+        order_of_data(numbered, 4, 3, 0)

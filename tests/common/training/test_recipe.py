@@ -62,10 +62,41 @@ def test_adam_follows_the_rate():
         assert network.weight.item() == pytest.approx(expected, abs=1e-6)
 
 
+def test_adamw_decays_matrices_alone_and_follows_the_rate():
+    network, rate = torch.nn.Linear(1, 1), torch.zeros(())
+    recipe = Recipe(optimiser="adamw", learning_rate=1.0, batch_size=1, weight_decay=0.5, betas=(0.5, 0.5))
+    optimiser = recipe.make_optimiser(network, rate)
+    with torch.no_grad():
+        network.weight.fill_(4.0)
+        network.bias.fill_(4.0)
+    for value, weight, bias in ((0.5, 4 * 0.75 - 0.5, 3.5), (0.25, 2.5 * 0.875 - 0.25, 3.25), (0.0, 1.9375, 3.25)):
+        rate.fill_(value)
+        network.weight.grad, network.bias.grad = torch.full((1, 1), 3.0), torch.full((1,), 3.0)
+        optimiser.step()  # a constant gradient: Adam's part of every step is the rate
+        assert network.weight.item() == pytest.approx(weight, abs=1e-6)
+        assert network.bias.item() == pytest.approx(bias, abs=1e-6)
+
+
+def test_betas_say_how_much_of_the_past_a_step_keeps():
+    def after_two_steps(**changes):
+        network, rate = torch.nn.Linear(1, 1, bias=False), torch.ones(())
+        optimiser = Recipe(**{**SGD, "optimiser": "adam", **changes}).make_optimiser(network, rate)
+        with torch.no_grad():
+            network.weight.fill_(0.0)
+        for gradient in (1.0, -1.0):
+            network.weight.grad = torch.full((1, 1), gradient)
+            optimiser.step()
+        return network.weight.item()
+
+    # The second step is the mean of both gradients, weighted by beta and 1 and divided by their weights, over a root of 1.
+    assert after_two_steps(betas=(0.5, 0.9)) == pytest.approx(-1 - (0.5 - 1) / 1.5, abs=1e-6)
+    assert after_two_steps() == pytest.approx(-1 - (0.9 - 1) / 1.9, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"optimiser": "adamw"},
+        {"optimiser": "lion"},
         {"learning_rate": 0.0},
         {"batch_size": 0},
         {"clip_norm": -1.0},
@@ -74,6 +105,8 @@ def test_adam_follows_the_rate():
         {"warmup_steps": -1},
         {"precision": "float16"},
         {"momentum": 0.9},
+        {"weight_decay": -0.1},
+        {"weight_decay": 0.1},  # which SGD does not take
     ],
     ids=str,
 )
