@@ -122,7 +122,9 @@ def test_a_paper_may_name_the_shared_experiments_otherwise(tmp_path):
                 parameters={"block_size": 128},
             )  # fmt: skip
             write_record(tmp_path / "own" / other / path.name, other_record, {})
-    table = comparison_table(gather({"own": ("Own", RecordSet(tmp_path / "own"))}))
+    measured = gather({"own": ("Own", RecordSet(tmp_path / "own"))})
+    assert measured is not None
+    table = comparison_table(measured)
     line = dict(zip(table.columns, table.rows[0], strict=True))
     assert line["Coverage at 0.3"].startswith("0.91")
     assert line["Loss added at 0.2 (nats)"].startswith("0.05")
