@@ -12,6 +12,7 @@ from common.sparse_attention import selection_density
 from papers.hip_attention import recall, search_time
 from papers.hip_attention.comparisons import compare_lists
 from papers.hip_attention.families import families
+from papers.hip_attention.hip_attention import HierarchicalPruning
 from papers.hip_attention.recall import gaussian_process, local_inputs
 from papers.hip_attention.search_time import slope
 
@@ -111,3 +112,11 @@ def test_the_family_is_swept_over_k():
     q = torch.randn(1, 2, 600, 64)
     few, many = (made["hip"](k).select(q, q) for k in (8.0, 64.0))
     assert (selection_density(few) < selection_density(many)).all()
+
+
+def test_the_formula_itself_grows_faster_than_the_limit_of_the_claim():
+    """Rounds over all query blocks, T / b_q times log2(M / n), at the lengths that are timed: the README's exponent."""
+    hip = HierarchicalPruning(block_q=64, top_k=512)
+    lengths = [8192, 16384, 32768, 65536, 131072]
+    rounds = [float((hip.searched(length, length).double() / hip.nodes).clamp(min=1).log2().ceil().sum()) for length in lengths]
+    assert slope(lengths, rounds) == pytest.approx(1.31, abs=0.005)
