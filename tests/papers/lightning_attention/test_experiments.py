@@ -4,6 +4,7 @@ import json
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -364,17 +365,24 @@ ON_GPU: dict[str, dict[str, Any]] = {
 @pytest.mark.gpu
 @pytest.mark.parametrize("model", ON_GPU)
 def test_kernels_and_compilation_train_as_the_reference_does_on_gpu(model):
-    def losses(compiled, precision):
+    def losses(compiled, precision, change=0.0):
         recipe = {**RECIPE, "precision": precision}
         settings = language_model_settings(model, compile=compiled, recipe=recipe, steps=30, curve_rows=30, **ON_GPU[model])
         changes = {} if compiled or model == "llama" else {"attention": "reference"}
         network = make_model(model, settings, seed=0, changes=changes)
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.mul_(1 + change)
         replica = replica_of("a", network, settings, training_windows(settings, "cuda"), steps=30, order_seed=0)
         curve = train([replica], evaluate=validation_of(settings, "cuda"))["a"]
-        return [row[name] for row in curve for name in ("loss", "validation_loss")]
+        return np.array([row[name] for row in curve for name in ("loss", "validation_loss")])
 
     plain = losses(False, "float32")
-    assert losses(True, "float32") == pytest.approx(plain, rel=1e-3)
+    # Trainings drift apart, the further the later: the yardstick is how far a change in the sixth digit of all weights leads.
+    drift = np.abs(losses(False, "float32", change=1e-6) - plain).max()
+    compiled = np.abs(losses(True, "float32") - plain)
+    assert (compiled[:20] < 1e-3 * plain[:20]).all()
+    assert compiled.max() < max(1e-3 * plain.min(), 10 * drift)
     assert losses(True, "bfloat16") == pytest.approx(plain, rel=2e-2)
     assert plain[-1] < plain[0]
 
