@@ -93,7 +93,7 @@ def read_marked_lines(lines: Iterable[str], place: str) -> list[Instance]:
                 tokens.append(token)
         if not tokens:
             continue
-        polarities = [SUFFIXES.get(token[-2:]) if len(token) > 2 else None for token in tokens]
+        polarities: list[Polarity | None] = [SUFFIXES.get(token[-2:]) if len(token) > 2 else None for token in tokens]
         start = next((position for position, polarity in enumerate(polarities) if polarity), None)
         if start is None:
             raise DataError(
@@ -132,9 +132,10 @@ def read_aspect_terms(content: bytes, place: str) -> list[Instance]:
         text = sentence.findtext("text") or ""
         for term in sentence.iter("aspectTerm"):
             where = f"{place}, sentence {number}, aspect term {term.get('term')!r}"
-            polarity, offsets = term.get("polarity"), (term.get("from", ""), term.get("to", ""))
-            if polarity not in POLARITIES:
-                raise DataError(f"{where}: polarity is {polarity!r}; it is one of {', '.join(POLARITIES)}.")
+            polarity: Polarity | None = next((known for known in POLARITIES if known == term.get("polarity")), None)
+            if polarity is None:
+                raise DataError(f"{where}: polarity is {term.get('polarity')!r}; it is one of {', '.join(POLARITIES)}.")
+            offsets = (term.get("from", ""), term.get("to", ""))
             if not all(offset.isdecimal() for offset in offsets):
                 raise DataError(f"{where}: from and to are {offsets}; both are numbers of characters.")
             start, end = map(int, offsets)

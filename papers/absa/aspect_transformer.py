@@ -3,9 +3,9 @@
     X = encoder(sentence),   β = softmax_{i ∈ target} (w · X_i),   t = Σ_i β_i X_i
     α = softmax_{i ∈ context} (X_i · t / √d),   logits = W (t + Σ_i α_i X_i) + b
 
-The encoder is BERT's, with a leading replica dimension, so that seeds and variants are fine-tuned side by side. Its input embeddings
-stay as they were pretrained. The context has no special and no target pieces. An erased piece gets the id of padding, stays in the
-encoder's own attention as in the official code, and gets no α.
+The encoder is BERT's, with a leading replica dimension, so that seeds and variants are fine-tuned side by side. Its input
+embeddings stay as they were pretrained. The context has no special and no target pieces. An erased piece gets padding's id,
+stays in the encoder's own attention as in the official code, and gets no α.
 """
 
 import math
@@ -45,24 +45,29 @@ class AspectTransformer(AspectNetwork):
         self.embeddings = encoder.embeddings.requires_grad_(False)
         self.embeddings.eval()
         self.layers = nn.ModuleList()
-        for layer in encoder.encoder.layer:
-            own, mixed = layer.attention.self, layer.attention.output
-            queries = (own.query, own.key, own.value)
+        state = encoder.state_dict()
+        for number in range(config.num_hidden_layers):
+
+            def part(name: str, number: int = number) -> Tensor:
+                value = state[f"encoder.layer.{number}.{name}"]
+                return value.T if value.ndim == 2 else value  # a linear layer of PyTorch holds W transposed
+
+            own = [f"attention.self.{name}" for name in ("query", "key", "value")]
             parts = {
-                "W_qkv": torch.cat([part.weight.T for part in queries], dim=1),
-                "b_qkv": torch.cat([part.bias for part in queries]),
-                "W_o": mixed.dense.weight.T,
-                "b_o": mixed.dense.bias,
-                "gain_1": mixed.LayerNorm.weight,
-                "bias_1": mixed.LayerNorm.bias,
-                "W_up": layer.intermediate.dense.weight.T,
-                "b_up": layer.intermediate.dense.bias,
-                "W_down": layer.output.dense.weight.T,
-                "b_down": layer.output.dense.bias,
-                "gain_2": layer.output.LayerNorm.weight,
-                "bias_2": layer.output.LayerNorm.bias,
+                "W_qkv": torch.cat([part(f"{name}.weight") for name in own], dim=1),
+                "b_qkv": torch.cat([part(f"{name}.bias") for name in own]),
+                "W_o": part("attention.output.dense.weight"),
+                "b_o": part("attention.output.dense.bias"),
+                "gain_1": part("attention.output.LayerNorm.weight"),
+                "bias_1": part("attention.output.LayerNorm.bias"),
+                "W_up": part("intermediate.dense.weight"),
+                "b_up": part("intermediate.dense.bias"),
+                "W_down": part("output.dense.weight"),
+                "b_down": part("output.dense.bias"),
+                "gain_2": part("output.LayerNorm.weight"),
+                "bias_2": part("output.LayerNorm.bias"),
             }
-            self.layers.append(nn.ParameterDict({name: self.same(value.detach()) for name, value in parts.items()}))
+            self.layers.append(nn.ParameterDict({name: self.same(value) for name, value in parts.items()}))
         d = config.hidden_size
 
         def normal(*shape: int) -> nn.Parameter:

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from common.data.aspects import POLARITIES
 from common.errors import DataError
@@ -43,61 +44,64 @@ def _bars(axes: Axes, labels: list[str], groups: list[np.ndarray], colours: list
 
 def _gains(rows: pd.DataFrame, variant: str) -> np.ndarray:
     """Macro-F1 of a variant minus plain, by seed; empty where it was not trained."""
-    sides = [rows_where(rows, method=name).groupby("seed")["value"].mean() for name in (variant, "plain")]
-    return (sides[0] - sides[1]).dropna().to_numpy(dtype=np.float64) if len(sides[0]) else np.zeros(0)
+    sides = [rows_where(rows, method=name).sort_values("seed")["value"].to_numpy(np.float64) for name in (variant, "plain")]
+    return sides[0] - sides[1] if sides[0].size else sides[0]
 
 
 def variants(records: RecordSet) -> Figure:
     """Gains of all variants that are no points of a curve: a column for each data set, a row for each model."""
     rows = rows_where(measured_rows(records, EXPERIMENT, "macro_f1"), selection="validation")
     data_sets, models = list(dict.fromkeys(rows["data_set"])), _models(rows)
-    figure, panels = plt.subplots(
-        len(models), len(data_sets), figsize=(PAGE_WIDTH, 0.5 + 1.3 * len(models)), squeeze=False, sharex="row"
-    )
+    size = (PAGE_WIDTH, 0.5 + 1.3 * len(models))
+    figure, panels = plt.subplots(len(models), len(data_sets), figsize=size, squeeze=False)
     for line, model in zip(panels, models, strict=True):
+        shown: list[str] = []
         for axes, data_set in zip(line, data_sets, strict=True):
             here = rows_where(rows, data_set=data_set, model=model)
-            found = {name: _gains(here, name) for name in VARIANT_NAMES}
-            found = {name: values for name, values in found.items() if values.size}
-            names = list(VARIANT_NAMES)
-            colours = [COLOURS[names.index(name)] for name in found]
+            found = {name: gains for name in VARIANT_NAMES if (gains := _gains(here, name)).size}
+            colours = [COLOURS[list(VARIANT_NAMES).index(name)] for name in found]
             _bars(axes, [VARIANT_NAMES[name] for name in found], list(found.values()), colours)
-            if axes is not line[0] and set(found) <= {t for t in VARIANT_NAMES}:
-                axes.tick_params(
-                    labelleft=len(found)
-                    != len({n for n in VARIANT_NAMES if _gains(rows_where(rows, data_set=data_sets[0], model=model), n).size})
-                )
+            axes.tick_params(labelleft=shown != list(found))  # the panel to the left has the same names
             axes.set_title(f"{data_set}, {MODEL_NAMES[model]}", fontsize=7)
+            shown = list(found)
     for axes in panels[-1]:
         axes.set_xlabel("macro-F1 gain, points", fontsize=7)
     return figure
+
+
+def _of_curve(rows: pd.DataFrame, prefix: str) -> pd.DataFrame:
+    """The rows of methods whose name begins with `prefix`."""
+    keep = np.array([str(method).startswith(prefix) for method in rows["method"]], dtype=bool)
+    return rows.loc[keep, :]
 
 
 def curves(records: RecordSet) -> Figure:
     """Macro-F1 against ε_α, K and the relative γ, one line a model."""
     rows = rows_where(measured_rows(records, EXPERIMENT, "macro_f1"), selection="validation")
     rows = rows_where(rows, data_set=str(rows["data_set"].iloc[0]))
-    rounds = measured_rows(records, EXPERIMENT, "picked").groupby("model")["round"].max()
     figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.6))
     for number, model in enumerate(_models(rows)):
         own = rows_where(rows, model=model)
-        method = own["method"].astype(str)
-        whole = own[method == "as"]
-        by_entropy = pd.concat([own[method.str.startswith("as_entropy_")], whole])
-        by_rounds = pd.concat([own[method.str.startswith("as_rounds_")], whole.assign(words_of_rounds=int(rounds[model]))])
-        by_weight = pd.concat([own[method.str.startswith("as_weight_") | (method == "plain")], whole])
-        for axes, part, column in zip(
-            panels, (by_entropy, by_rounds, by_weight), ("epsilon", "words_of_rounds", "weight"), strict=True
-        ):
-            if part[column].nunique() > 1:
-                line_with_band(axes, part, column, number, MODEL_NAMES[model])
+        whole = rows_where(own, method="as")
+        last = measured_rows(records, EXPERIMENT, "picked")
+        last = int(rows_where(last, model=model)["round"].max())
+        lines = (
+            (_of_curve(own, "as_entropy_"), whole, "epsilon"),
+            (_of_curve(own, "as_rounds_"), whole.assign(words_of_rounds=last), "words_of_rounds"),
+            (_of_curve(own, "as_weight_"), pd.concat([whole, rows_where(own, method="plain")]), "weight"),
+        )
+        for axes, (part, rest, column) in zip(panels, lines, strict=True):
+            if len(part):
+                line_with_band(axes, pd.concat([part, rest]), column, number, MODEL_NAMES[model])
     panels[2].set_xscale("symlog", linthresh=0.2)
+    panels[2].xaxis.set_minor_locator(NullLocator())
     panels[2].set_xticks([0, 0.2, 1, 5], ["0", "0.2", "1", "5"])
     labels = ("entropy threshold, bits", "rounds", "weight of the loss / the model's")
     for axes, label in zip(panels, labels, strict=True):
         axes.set_xlabel(label)
     panels[0].set_ylabel("macro-F1, %")
-    legend_below(panels[1])
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3)
     return figure
 
 

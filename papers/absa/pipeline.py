@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -161,7 +161,7 @@ def mine(
         For each round: chain -> words, masks [seeds, N, n].
     """
     train = subject.sentences["train"]
-    criteria = [chain.criterion for chain in chains.values()]
+    criteria: list[Criterion] = [chain.criterion for chain in chains.values()]
 
     def inspect_after_training(k: int, erased: Tensor) -> Inspection:
         network = make(len(chains))
@@ -280,7 +280,7 @@ def add_scores(measurement: Measurement, subject: Subject, trained: Trained, min
         measurement.add("target_difference", (other.mean() - ours.mean()) / spread, "standard deviations", method=ONE)
 
 
-def _setting(variant: Variant, mining: Mining) -> dict[str, float | int]:
+def _setting(variant: Variant, mining: Mining) -> dict[str, Any]:
     """Coordinates of a variant, for curves."""
     return {"epsilon": mining.chains[variant.chain].epsilon, "words_of_rounds": variant.rounds, "weight": variant.weight}
 
@@ -330,10 +330,10 @@ def add_attention(
     """Rows and arrays of attention before (`plain`) and after (`as`).
 
     A word is active where it was picked as active at least `least` times and more often than as misleading, and the other way
-    round. Rows by seed and method: `attention_mass`, the mean α on such words together, of test sentences that have some, by
-    `kind`; `attention_on_picked`, the same of the very words that were picked, on training sentences; `attention_entropy` in bits
-    on test sentences. Arrays, of the first seed: `picture_<k>_tokens`, `picture_<k>_attention` [2, tokens], `picture_<k>_target`,
-    `picture_<k>_classes` (label, before, after).
+    round. Rows by seed and method: `attention_mass` by `kind`, the mean α on such words together, of test sentences that have
+    some; `attention_on_picked` by `kind`, the mean α on the very words that were picked, on training sentences;
+    `attention_entropy` in bits, on test sentences. Arrays, of the first seed: `picture_<k>_tokens`, `picture_<k>_attention`
+    [2, tokens], `picture_<k>_target` and `picture_<k>_classes` (label, before, after).
     """
     test = subject.sentences["test"]
     counts = word_counts(subject, trained.words)

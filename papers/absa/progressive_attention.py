@@ -11,6 +11,7 @@
 Sets of words are masks over positions. All functions take any leading dimensions [...], for example replicas and examples.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -80,7 +81,7 @@ def entropy(attention: Tensor) -> Tensor:
     Returns:
         [...]; 0 for a row of zeros.
     """
-    return -torch.xlogy(attention, attention).sum(-1) / torch.log(torch.tensor(2.0, dtype=attention.dtype))
+    return -torch.xlogy(attention, attention).sum(-1) / math.log(2)
 
 
 def pick_words(inspection: Inspection, candidates: Tensor, epsilon: float | Tensor) -> Words:
@@ -177,7 +178,7 @@ def smooth_gradient(
         labels: gold classes y, int64 [...].
         candidates: words that have an importance, bool [..., n].
         samples: how many noisy inputs.
-        noise: standard deviation.
+        noise: standard deviation; the same draw is added to all sentences.
         generator: of the noise, on the CPU.
 
     Returns:
@@ -185,8 +186,8 @@ def smooth_gradient(
     """
     total = torch.zeros(X.shape[:-1], device=X.device)
     for _ in range(samples):
-        # One draw for all leading dimensions but the last of them: replicas see the same noise.
-        drawn = torch.randn(X.shape[-3:], generator=generator).to(X.device)
+        # One draw for all leading dimensions: what is compared is the words of a sentence.
+        drawn = torch.randn(X.shape[-2:], generator=generator).to(X.device)
         noisy = (X.detach().float() + noise * drawn).requires_grad_()
         with torch.enable_grad():
             gold = logits_of(noisy).gather(-1, labels[..., None]).sum()

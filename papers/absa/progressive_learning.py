@@ -1,4 +1,4 @@
-"""Does progressive attention supervision improve memory network, TNet with attention and transformer? (Tang et al.; Su et al.)."""
+"""Does progressive attention supervision improve memory network, TNet with attention and transformer?"""
 
 import time
 from typing import Literal
@@ -93,7 +93,7 @@ def subject_of(settings: Settings, device: str) -> Subject:
 
 
 def run(settings: Settings, context: Context) -> Measurement:
-    """Mine words, train all variants, and score them: rows and arrays of `pipeline.add_scores`, `add_words`, `add_attention`."""
+    """Mine words, train all variants, score them: rows and arrays of `pipeline.add_scores`, `add_words`, `add_attention`."""
     measurement = Measurement()
     device = context.device
     subject = subject_of(settings, device)

@@ -1,7 +1,7 @@
 """Networks with a leading replica dimension: seeds and variants side by side in one set of tensors.
 
-R = copies x seeds replicas, the seeds of the first copy first. The copies of a seed start from the same parameters, see the same
-batches and drop the same units, so that variants differ in nothing but what makes them variants.
+R = copies x seeds replicas, the seeds of the first copy first. The copies of a seed start from the same parameters, see the
+same batches and drop the same units, so that variants differ in nothing but what makes them variants.
 """
 
 from collections.abc import Callable, Sequence

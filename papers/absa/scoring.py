@@ -40,7 +40,14 @@ def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> float:
         InputError: there are no sentences, or shapes differ.
     """
     _check(labels, predicted)
-    return 100 * float(f1_score(labels, predicted, labels=list(CLASSES), average="macro", zero_division=0))
+    score = f1_score(
+        labels,
+        predicted,
+        labels=list(CLASSES),
+        average="macro",
+        zero_division=0,  # pyright: ignore[reportArgumentType]
+    )
+    return 100 * float(score)
 
 
 def _check(labels: np.ndarray, predicted: np.ndarray) -> None:

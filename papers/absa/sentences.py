@@ -101,8 +101,9 @@ def window(instance: Instance, longest: int) -> Instance:
 
 
 def position_weights(length: int, start: int, end: int) -> Tensor:
-    """p_i = 1 − d_i/40, and 0 beyond; d_i is the distance to the target's last token for tokens left of the target, else to its
-    first: float32 [length].
+    """p_i = 1 − d_i/40, and 0 beyond: float32 [length].
+
+    d_i is the distance to the target's last token for tokens left of the target, and to its first for the others.
     """
     places = torch.arange(length)
     distance = torch.where(places < start, end - 1 - places, (places - start).abs())

@@ -67,14 +67,18 @@ def vocabulary(data_set: str, sizes: Sizes) -> list[str]:
 def subject_of_words(data_set: str, sizes: Sizes, longest: int, device: str) -> Subject:
     """A data set in words; id 0 is padding."""
     instances, words = all_instances(data_set, sizes), vocabulary(data_set, sizes)
-    sentences = {split: word_sentences(found, words, longest=longest).to(device) for split, found in instances.items()}
+    sentences: dict[Split, Sentences] = {
+        split: word_sentences(found, words, longest=longest).to(device) for split, found in instances.items()
+    }
     return Subject(instances, sentences, ["", *words])
 
 
 def subject_of_pieces(data_set: str, sizes: Sizes, longest: int, device: str, encoder: str) -> Subject:
     """A data set in the word pieces of an encoder."""
     instances, tokenizer = all_instances(data_set, sizes), tokenizer_of(encoder)
-    sentences = {split: piece_sentences(found, tokenizer, longest=longest).to(device) for split, found in instances.items()}
+    sentences: dict[Split, Sentences] = {
+        split: piece_sentences(found, tokenizer, longest=longest).to(device) for split, found in instances.items()
+    }
     count = tokenizer.tokenizer.get_vocab_size()
     return Subject(instances, sentences, [tokenizer.tokenizer.id_to_token(number) or "" for number in range(count)])
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from common.data.aspects import POLARITIES
 from papers.absa.progressive_attention import masked_softmax
+from papers.absa.recurrence import lstm_states
 from papers.absa.replicas import AspectNetwork, Attended, Represented, affine
 from papers.absa.sentences import ERASED, Batch
 
@@ -28,13 +29,25 @@ def hard_sigmoid(x: Tensor) -> Tensor:
     return (0.2 * x + 0.5).clamp(0, 1)
 
 
+def reversal(inside: Tensor, through_padding: bool) -> Tensor:
+    """Positions of a sequence read backwards, int64 [..., n] from bool [..., n].
+
+    The words are reversed and padding stays behind them, so that it comes after all words in both directions and changes no
+    word's state. With `through_padding`, the padded sequence is reversed as a whole: padding comes first.
+    """
+    n = inside.shape[-1]
+    places = torch.arange(n, device=inside.device).expand(inside.shape)
+    lengths = inside.sum(-1, keepdim=True)
+    return n - 1 - places if through_padding else torch.where(places < lengths, lengths - 1 - places, places)
+
+
 class TwoWayLSTM(nn.Module):
     """One LSTM of R replicas, run over sequences forwards and backwards.
 
     Args:
-        W_x: [R, in, 4 h], of the gates i, f, o and the candidate.
+        W_x: [R, in, 4 h], of the gates o, i, f and the candidate.
         W_h: [R, h, 4 h].
-        through_padding: the state runs through padding, as in the official code; else padding leaves it as it is.
+        through_padding: the state runs through padding, as in the official code; else padding has no part.
     """
 
     def __init__(self, W_x: nn.Parameter, W_h: nn.Parameter, *, through_padding: bool):
@@ -43,31 +56,25 @@ class TwoWayLSTM(nn.Module):
         self.b = nn.Parameter(torch.zeros(len(W_x), W_x.shape[-1]))
 
     def forward(self, x: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-        """States of both directions, [R, B, n, h] each, both in the order of the sentence.
+        """[→; ←] in the order of the sequence, [R, B, n, 2 h], and [→ at the last step; ← at the first], [R, B, 2 h].
 
         Args:
             x: [R, B, n, in].
-            inside: what is not padding, bool [R, B, n].
+            inside: what is not padding, bool [R, B, n]: the first positions of a sequence.
         """
-        count = x.shape[1]
+        count, n = x.shape[1:3]
+        backwards = reversal(inside, self.through_padding)[..., None]
         projected = affine(x, self.W_x, self.b)
-        steps = torch.cat([projected, projected.flip(2)], dim=1).permute(2, 0, 1, 3).contiguous()
-        held = torch.cat([inside, inside.flip(2)], dim=1).permute(2, 0, 1)[..., None]
-        width = self.W_h.shape[1]
-        h = c = x.new_zeros(x.shape[0], 2 * count, width)
-        states = []
-        for step, seen in zip(steps, held, strict=True):
-            gates = torch.baddbmm(step, h, self.W_h)
-            i, f, o = hard_sigmoid(gates[..., : 3 * width]).chunk(3, dim=-1)
-            new_c = f * c + i * torch.tanh(gates[..., 3 * width :])
-            new_h = o * torch.tanh(new_c)
-            if self.through_padding:
-                h, c = new_h, new_c
-            else:
-                h, c = torch.where(seen, new_h, h), torch.where(seen, new_c, c)
-            states.append(h)
-        both = torch.stack(states, dim=2)
-        return both[:, :count], both[:, count:].flip(2)
+        both = torch.cat([projected, projected.gather(2, backwards.expand_as(projected))], dim=1)
+        states = lstm_states(both.permute(2, 0, 1, 3).contiguous(), self.W_h).permute(1, 2, 0, 3)
+        there, back = states[:, :count], states[:, count:]
+        last = torch.full_like(inside[..., :1], n - 1, dtype=torch.int64)
+        if not self.through_padding:
+            last = (inside.sum(-1, keepdim=True) - 1).clamp(min=0)
+        ends = [part.gather(2, last[..., None].expand(-1, -1, -1, part.shape[-1]))[:, :, 0] for part in (there, back)]
+        # A reversal undoes itself.
+        back = back.gather(2, backwards.expand_as(back))
+        return torch.cat([there, back], dim=-1), torch.cat(ends, dim=-1)
 
 
 class TNetAttention(AspectNetwork):
@@ -114,9 +121,8 @@ class TNetAttention(AspectNetwork):
     def _target_states(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Ht [R, B, m, 2 h], q [R, B, 2 h] and which of the m positions count."""
         real = batch.target_ids != ERASED
-        forwards, backwards = self.target_lstm(self._dropped(self.word_vectors[batch.target_ids]), real)
-        q = torch.cat([forwards[:, :, -1], backwards[:, :, 0]], dim=-1)
-        return torch.cat([forwards, backwards], dim=-1), q, real | self.through_padding
+        Ht, q = self.target_lstm(self._dropped(self.word_vectors[batch.target_ids]), real)
+        return Ht, q, real | self.through_padding
 
     def _cpt(self, H: Tensor, Ht: Tensor, counts: Tensor) -> Tensor:
         """The context-preserving transformation, AS."""
@@ -128,7 +134,7 @@ class TNetAttention(AspectNetwork):
     def represent(self, batch: Batch) -> Represented:
         """X is H2, and the query is q."""
         Ht, q, counts = self._target_states(batch)
-        H = torch.cat(self.sentence_lstm(self._dropped(self.word_vectors[batch.ids]), batch.inside), dim=-1)
+        H, _ = self.sentence_lstm(self._dropped(self.word_vectors[batch.ids]), batch.inside)
         p = batch.position_weights[..., None]
         for _ in range(2):
             H = p * self._cpt(H, Ht, counts)

@@ -57,8 +57,9 @@ def vectors_of(settings: Settings, words: list[str], context: Context) -> torch.
         if record.axes["data_set"] == settings.data_set:
             vectors = earlier.artifact(record, "gensim")["vectors"]
             if vectors.shape != (len(words), settings.vector_size):
+                wanted = (len(words), settings.vector_size)
                 raise DataError(
-                    f"{record.identity} has vectors of shape {tuple(vectors.shape)}, expected {(len(words), settings.vector_size)}: "
+                    f"{record.identity} has vectors of shape {tuple(vectors.shape)}, expected {wanted}: "
                     "give word_vectors and vector_sources the same sizes and vector_size."
                 )
             return with_padding(vectors.numpy())

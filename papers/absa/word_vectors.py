@@ -1,4 +1,4 @@
-"""Which word vectors can be had offline, and what do they say about sentiment by themselves? Also trains gensim's, for others."""
+"""Which word vectors can be had offline, and what do they say about sentiment by themselves? Trains gensim's, too."""
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ def probe(vectors: torch.Tensor, settings: Settings) -> tuple[np.ndarray, np.nda
 
 
 def run(settings: Settings, context: Context) -> Measurement:
-    """Rows `accuracy` and `macro_f1` by source, and `words`; the artifact `gensim` with `vectors`, words in the vocabulary's order."""
+    """Rows `accuracy` and `macro_f1` by source, and `words`; the artifact `gensim` with `vectors` in the vocabulary's order."""
     measurement = Measurement()
     words = vocabulary(settings.data_set, settings.sizes)
     measurement.add("words", len(words), "words")
