@@ -9,7 +9,7 @@ from matplotlib.ticker import NullLocator
 
 from common.data.aspects import POLARITIES
 from common.errors import DataError
-from common.figures import COLOURS, PAGE_WIDTH, legend_below, line_with_band, measured_rows, rows_where
+from common.figures import COLOURS, PAGE_WIDTH, legend_below, line_look, line_with_band, measured_rows, rows_where
 from common.records import Record, RecordSet
 from common.statistics import mean_interval
 
@@ -23,6 +23,9 @@ VARIANT_NAMES = {
     "as_gradient": "+AS, by gradient",
     "as_random": "random words",
 }
+
+
+SELECTION_NAMES = {"validation": "chosen on validation", "last": "last epoch", "test": "chosen on test"}
 
 
 def _models(rows: pd.DataFrame) -> list[str]:
@@ -40,6 +43,38 @@ def _bars(axes: Axes, labels: list[str], groups: list[np.ndarray], colours: list
     axes.set_yticks(places, labels)
     axes.axvline(0, color="black", linewidth=0.6)
     axes.grid(visible=False, axis="y")
+
+
+def scores(records: RecordSet) -> Figure:
+    """Accuracy left, macro-F1 right: a line for each data set, model and plain or +AS; a marker for each selection."""
+    tables = [measured_rows(records, EXPERIMENT, metric) for metric in ("accuracy", "macro_f1")]
+    lines = [
+        (data_set, model, method)
+        for data_set in dict.fromkeys(tables[0]["data_set"])
+        for model in _models(rows_where(tables[0], data_set=data_set))
+        for method in ("plain", "as")
+    ]
+    places = np.arange(len(lines))[::-1]
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 1.0 + 0.22 * len(lines)), sharey=True)
+    for axes, rows, title in zip(panels, tables, ("accuracy, %", "macro-F1, %"), strict=True):
+        for number, (selection, name) in enumerate(SELECTION_NAMES.items()):
+            groups = [
+                rows_where(rows, data_set=data_set, model=model, method=method, selection=selection)["value"]
+                for data_set, model, method in lines
+            ]
+            found = [mean_interval(values.to_numpy(dtype=np.float64)) for values in groups]
+            heights = places + 0.2 * (1 - number)
+            look = line_look(number)
+            axes.plot([i.mean for i in found], heights, look["marker"], color=look["color"], label=name)
+            low = [i.mean if i.low is None else i.low for i in found]
+            high = [i.mean if i.high is None else i.high for i in found]
+            axes.hlines(heights, low, high, color=look["color"], linewidth=0.8)
+        axes.set_xlabel(title)
+    labels = [f"{data_set}, {MODEL_NAMES[model]}{', +AS' * (method == 'as')}" for data_set, model, method in lines]
+    panels[0].set_yticks(places, labels)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3)
+    return figure
 
 
 def _gains(rows: pd.DataFrame, variant: str) -> np.ndarray:

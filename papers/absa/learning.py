@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from common.training import Recipe, Replica, derived_seed, train
 from papers.absa.progressive_attention import Criterion, Inspection, attention_loss, smooth_gradient
 from papers.absa.replicas import AspectNetwork, Represented
-from papers.absa.sentences import Sentences
+from papers.absa.sentences import Batch, Sentences
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def fit(
 
     def evaluate(_: Replica) -> dict[str, float]:
         for name, held_out in (tested or {}).items():
-            found[name].append(classify(network, held_out, evaluation_batch))
+            found[name].append(classify(network, held_out, evaluation_batch, recipe.precision))
         return {}
 
     curve = [epoch * (len(sentences) // batch) for epoch in range(1, epochs + 1)] if tested else []
@@ -118,17 +119,27 @@ def _chunks(network: AspectNetwork, sentences: Sentences, size: int) -> Iterator
         yield rows.expand(network.replicas, -1)
 
 
+Precision = Literal["float32", "bfloat16"]
+"""Of matrix products, as in training."""
+
+
+def _autocast(sentences: Sentences, precision: Precision) -> torch.autocast:
+    return torch.autocast(sentences.ids.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
 @torch.no_grad()
-def classify(network: AspectNetwork, sentences: Sentences, size: int) -> np.ndarray:
+def classify(network: AspectNetwork, sentences: Sentences, size: int, precision: Precision = "float32") -> np.ndarray:
     """Predicted classes, int8 [R, N]. The network must be in evaluation mode."""
-    parts = [network(sentences.batch(rows)).logits.argmax(-1).to(torch.int8) for rows in _chunks(network, sentences, size)]
+    with _autocast(sentences, precision):
+        parts = [network(sentences.batch(rows)).logits.argmax(-1).to(torch.int8) for rows in _chunks(network, sentences, size)]
     return torch.cat(parts, dim=1).cpu().numpy()
 
 
 @torch.no_grad()
-def attention_on(network: AspectNetwork, sentences: Sentences, size: int) -> Tensor:
+def attention_on(network: AspectNetwork, sentences: Sentences, size: int, precision: Precision = "float32") -> Tensor:
     """α of sentences, float32 [R, N, n] on their device. The network must be in evaluation mode."""
-    return torch.cat([network(sentences.batch(rows)).attention for rows in _chunks(network, sentences, size)], dim=1)
+    with _autocast(sentences, precision):
+        return torch.cat([network(sentences.batch(rows)).attention for rows in _chunks(network, sentences, size)], dim=1)
 
 
 @torch.no_grad()
@@ -141,6 +152,7 @@ def inspect(
     smoothing: Smoothing,
     round_number: int,
     size: int,
+    precision: Precision = "float32",
 ) -> Inspection:
     """Attention, importance and correctness of all sentences under the words that are erased, without dropout.
 
@@ -152,14 +164,16 @@ def inspect(
         smoothing: of the criterion `gradient`.
         round_number: k; random words differ from round to round.
         size: sentences at once.
+        precision: see `Precision`.
     """
     seeds, device = len(network.seeds), sentences.ids.device
     generator = torch.Generator().manual_seed(derived_seed(round_number, "importance"))
     attention, scores, correct = [], [], []
     for rows in _chunks(network, sentences, size):
         seen = sentences.batch(rows, erased)
-        represented = network.represent(seen)
-        out = network.attend(represented, seen)
+        with _autocast(sentences, precision):
+            represented = network.represent(seen)
+            out = network.attend(represented, seen)
         by = out.attention.clone()
         slopes = None
         for copy, criterion in enumerate(criteria):
@@ -184,5 +198,5 @@ def inspect(
     return Inspection(torch.cat(attention, 1), torch.cat(scores, 1), torch.cat(correct, 1))
 
 
-def _logits_of(network: AspectNetwork, represented: Represented, seen) -> Callable[[Tensor], Tensor]:
+def _logits_of(network: AspectNetwork, represented: Represented, seen: Batch) -> Callable[[Tensor], Tensor]:
     return lambda X: network.attend(Represented(X, represented.query), seen).logits

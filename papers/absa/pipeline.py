@@ -169,6 +169,7 @@ def mine(
         found = inspect(
             network, train, erased, criteria,
             smoothing=Smoothing(mining.samples, mining.noise), round_number=k, size=learning.evaluation_batch,
+            precision=learning.recipe.precision,
         )  # fmt: skip
         free_memory(train.ids.device.type)
         progress.step(f"words of round {k}")
@@ -325,7 +326,14 @@ def word_counts(subject: Subject, words: Words) -> dict[str, np.ndarray]:
 
 
 def add_attention(
-    measurement: Measurement, subject: Subject, trained: Trained, size: int, *, least: int, pictures: int, longest_picture: int
+    measurement: Measurement,
+    subject: Subject,
+    trained: Trained,
+    learning: Learning,
+    *,
+    least: int,
+    pictures: int,
+    longest_picture: int,
 ) -> None:
     """Rows and arrays of attention before (`plain`) and after (`as`).
 
@@ -337,8 +345,9 @@ def add_attention(
     """
     test = subject.sentences["test"]
     counts = word_counts(subject, trained.words)
-    attention = attention_on(trained.network, test, size)
-    on_training = attention_on(trained.network, subject.sentences["train"], size)
+    size, precision = learning.evaluation_batch, learning.recipe.precision
+    attention = attention_on(trained.network, test, size, precision)
+    on_training = attention_on(trained.network, subject.sentences["train"], size, precision)
     for name in (PLAIN, AS):
         for number, seed in enumerate(trained.network.seeds):
             alpha = attention[trained.of(name, number)]

@@ -93,7 +93,12 @@ def subject_of(settings: Settings, device: str) -> Subject:
 
 
 def run(settings: Settings, context: Context) -> Measurement:
-    """Mine words, train all variants, score them: rows and arrays of `pipeline.add_scores`, `add_words`, `add_attention`."""
+    """Mine words, train all variants, score them.
+
+    Rows: `accuracy`, `macro_f1`, `accuracy_by_aspect`, `as_gain`, `selection_gain`, `target_difference` and the paired test over
+    sentences, of `pipeline.add_scores`; `picked`, of `add_words`; `attention_mass`, `attention_on_picked` and
+    `attention_entropy`, of `add_attention`; `instances` and `training_time`. Arrays are those of the last two functions.
+    """
     measurement = Measurement()
     device = context.device
     subject = subject_of(settings, device)
@@ -124,7 +129,7 @@ def run(settings: Settings, context: Context) -> Measurement:
     add_scores(measurement, subject, trained, settings.mining, settings.resamples)
     add_words(measurement, subject, rounds, settings.seeds, settings.top)
     add_attention(
-        measurement, subject, trained, learning.evaluation_batch, least=settings.least,
+        measurement, subject, trained, learning, least=settings.least,
         pictures=settings.pictures if settings.data_set in settings.pictured else 0, longest_picture=settings.longest_picture,
     )  # fmt: skip
     del trained, rounds
