@@ -294,6 +294,22 @@ def test_inspection_by_criterion():
     assert torch.equal(found.correct[1:], labels[1:] == sentences.labels)
 
 
+def test_the_transformer_in_bfloat16():
+    network, sentences = make("transformer", seeds=(0,), copies=2)
+    recipe = RECIPE.model_copy(update={"precision": "bfloat16"})
+    active = torch.zeros_like(sentences.context)
+    fit(network, sentences, recipe, 2, supervision=supervise(active, [0.0, 1.0], 1), tested={"test": sentences})
+    attention = attention_on(network, sentences, 5, "bfloat16")
+    assert attention.dtype == torch.float32
+    assert torch.allclose(attention.sum(-1), torch.ones(2, 12), atol=1e-2)
+    found = inspect(
+        network, sentences, torch.zeros(2, *active.shape, dtype=torch.bool), ["attention", "gradient"],
+        smoothing=Smoothing(2, 0.1), round_number=1, size=5, precision="bfloat16",
+    )  # fmt: skip
+    assert torch.isfinite(found.scores).all()
+    assert found.correct.shape == (2, 12)
+
+
 def test_networks_need_seeds():
     with pytest.raises(InputError, match="at least one of each"):
         MemoryNetwork(vectors(), seeds=[])
