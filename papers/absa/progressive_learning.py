@@ -95,8 +95,8 @@ def subject_of(settings: Settings, device: str) -> Subject:
 def run(settings: Settings, context: Context) -> Measurement:
     """Mine words, train all variants, score them.
 
-    Rows: `accuracy`, `macro_f1`, `accuracy_by_aspect`, `as_gain`, `selection_gain`, `target_difference` and the paired test over
-    sentences, of `pipeline.add_scores`; `picked`, of `add_words`; `attention_mass`, `attention_on_picked` and
+    Rows: `accuracy`, `macro_f1`, `accuracy_by_aspect`, `as_gain`, `selection_gain`, `target_difference` and the paired test
+    over sentences, of `pipeline.add_scores`; `picked`, of `add_words`; `attention_mass`, `attention_on_picked` and
     `attention_entropy`, of `add_attention`; `instances` and `training_time`. Arrays are those of the last two functions.
     """
     measurement = Measurement()
