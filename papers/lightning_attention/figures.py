@@ -62,8 +62,8 @@ def _by_pass(records: RecordSet, metric: str, label: str) -> Figure:
         axes.tick_params(axis="x", labelrotation=45)
         axes.set_yscale("log")
         axes.set_title(title)
-        legend_below(axes)
     panels[0].set_ylabel(label)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure
 
 
