@@ -1,0 +1,81 @@
+"""Bags of about 200 Fashion-MNIST images: does attention pile up on few of them, and does ACMIL spread it?"""
+
+import numpy as np
+
+from common.configuration import Parameters
+from common.data.bags import joined, padded
+from common.data.fashion_mnist import load_fashion_mnist
+from common.experiment import Context, Measurement, main
+from common.training import derived_seed
+from papers.acmil.comparison import add_mean_gain, add_scores_of_runs, keep_cumulative_attention
+from papers.acmil.image_bags import draw_image_bags, generated_images, image_features
+from papers.acmil.models import Method, Sizes
+from papers.acmil.training import Run, Schedule, train_methods
+
+GENERATED_IMAGES = 400
+
+
+class Settings(Parameters):
+    """Axes and parameters of `config.yaml`.
+
+    Attributes:
+        images: `fashion_mnist` or `generated`.
+        components: principal components of an image.
+        mean_size: of a bag.
+        spread: standard deviation of sizes.
+        most_witnesses: of a positive bag.
+        train_bags: of each seed.
+        test_bags: of each seed.
+        seeds: of bags, parameters, order and masking.
+        methods: name -> method.
+        sizes: of the networks.
+        schedule: of the optimisation.
+    """
+
+    images: str
+    components: int
+    mean_size: float
+    spread: float
+    most_witnesses: int
+    train_bags: int
+    test_bags: int
+    seeds: list[int]
+    methods: dict[str, Method]
+    sizes: Sizes
+    schedule: Schedule
+
+
+def _images(settings: Settings) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Features and classes of training and of test images."""
+    if settings.images == "fashion_mnist":
+        (train, test), features = load_fashion_mnist(), image_features(settings.components)
+        return (features[0], train.classes), (features[1], test.classes)
+    train, test = generated_images(GENERATED_IMAGES, 0), generated_images(GENERATED_IMAGES, 1)
+    features = [images.pixels.reshape(len(images.pixels), -1)[:, : settings.components] / 255.0 for images in (train, test)]
+    return (features[0].astype(np.float32), train.classes), (features[1].astype(np.float32), test.classes)
+
+
+def run(settings: Settings, context: Context) -> Measurement:
+    """Train and test with each seed on its own bags; rows are those of `comparison.add_scores_of_runs` and `mean_auc_gain`.
+
+    They include `auc`, `top10_drop`, `masking_at_test_no_better`.
+    """
+    measurement = Measurement()
+    of_train, of_test = _images(settings)
+    parts, runs, start = [], [], 0
+    for seed in settings.seeds:
+        sizes = {"mean_size": settings.mean_size, "spread": settings.spread, "most_witnesses": settings.most_witnesses}
+        parts.append(draw_image_bags(*of_train, settings.train_bags, derived_seed(seed, "train"), **sizes))
+        parts.append(draw_image_bags(*of_test, settings.test_bags, derived_seed(seed, "test"), **sizes))
+        middle, end = start + settings.train_bags, start + settings.train_bags + settings.test_bags
+        runs.append(Run(seed, np.arange(start, middle), np.arange(middle, end), {"seed": seed}, np.array([], dtype=np.int64)))
+        start = end
+    bags = padded(joined(parts), context.device)
+    networks = train_methods(settings.methods, settings.sizes, settings.schedule, bags, runs, context)
+    keep_cumulative_attention(measurement, add_scores_of_runs(measurement, networks, bags, runs))
+    add_mean_gain(measurement, list(networks))
+    return measurement
+
+
+if __name__ == "__main__":
+    main(run, Settings)
