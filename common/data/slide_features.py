@@ -56,7 +56,9 @@ def _pack(path: Path) -> dict[str, torch.Tensor]:
                         "least one instance, and [instances, 2]."
                     )
                 if features and feat.shape[1] != features[0].shape[1]:
-                    raise DataError(f"{place} has {feat.shape[1]} features an instance, the slides before {features[0].shape[1]}.")
+                    raise DataError(
+                        f"{place} has {feat.shape[1]} features an instance, the slides before {features[0].shape[1]}."
+                    )
                 if "label" not in slide.attrs:
                     raise DataError(f"{place} lacks the attribute label.")
                 features.append(feat.astype(np.float16))

@@ -8,8 +8,6 @@
 STKIM (Section 3.3, in training only): of the K largest attentions of a branch, a share p is set to 0 and the rest renormalised.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +27,7 @@ def stochastic_top_k_mask(
         seed: int64 without dimensions.
         K: how many of the largest scores may be taken out; a bag of n instances has K' = min(K, n).
         p: in the official code, exactly floor(K' p) of them are taken out, drawn without replacement.
-        share: K as a share of the bag's instances, rounded up; `K` then only bounds it.
+        share: with one, K' = min(K, n, ⌈share n⌉).
         bernoulli: take out each of the K' with probability p (the paper's text).
 
     Returns:
@@ -94,10 +92,9 @@ class ACMIL(BagModel):
         With a seed the heat maps are masked, those of the outputs too.
         """
         H = self.reduce(X)
-        S = self.attention(H).float()
+        S = self.attention(H)
         if seed is not None and self.K > 0 and self.p > 0:
-            K = self.K if self.share is None else math.ceil(self.share * X.shape[1])
-            out = stochastic_top_k_mask(S, mask, seed, K, self.p, share=self.share, bernoulli=self.bernoulli)
+            out = stochastic_top_k_mask(S, mask, seed, self.K, self.p, share=self.share, bernoulli=self.bernoulli)
             S = S.masked_fill(out, -torch.inf)
         a = softmax_over_instances(S, mask[:, None])
         z = a @ H

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 Outputs = dict[str, Tensor]
-"""What a model returns for B bags of N instances and C classes: always `logits` [B, C]; `attention` [B, M, N] in float32 where the
+"""What a model returns for B bags of N instances and C classes: always `logits` [B, C]; `attention` [B, M, N] where the
 method has heat maps, each summing to 1 over the instances; and whatever its loss needs."""
 
 
@@ -33,10 +33,11 @@ class Reduce(nn.Module):
 
 
 def softmax_over_instances(S: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the last dimension where `mask` is True, 0 elsewhere, in float32.
+    """Softmax over the last dimension where `mask` is True, 0 elsewhere, in float32 (float64 where S is).
 
     Args:
         S: scores [..., N]; -inf takes an instance out.
         mask: bool, broadcast to S. At least one instance that is in must have a finite score.
     """
-    return torch.softmax(S.float().masked_fill(~mask, -torch.inf), dim=-1)
+    S = S if S.dtype == torch.float64 else S.float()  # many instances: half precision does not resolve their shares
+    return torch.softmax(S.masked_fill(~mask, -torch.inf), dim=-1)

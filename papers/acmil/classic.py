@@ -43,7 +43,8 @@ def bags_of(name: str) -> Bags:
     if name != GENERATED:
         return load_mil_classic(name)
     recipe = SlideRecipe(
-        d=12, smallest=2, largest=8, clusters=2, cluster_spread=1.0, shift_a=4.0, shift_b=2.0, both_patterns=0.7
+        d=12, smallest=2, largest=8, clusters=2, cluster_spread=1.0, pattern_features=2, shift_a=4.0, shift_b=2.0,
+        both_patterns=0.7,
     )  # fmt: skip
     return draw_bags(recipe, 0.2, GENERATED_BAGS, seed=0, part="train")
 

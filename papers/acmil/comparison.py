@@ -57,15 +57,18 @@ def add_masked_rows(measurement: Measurement, auc: float, auc_masked: float, *, 
 
 
 def add_spread_rows(measurement: Measurement, every: Found, places: Sequence[Mapping[str, Any]]) -> None:
-    """Rows `top10_drop`: the top-10 attention of ABMIL less that of each method with a heat map, by run."""
+    """Rows `top10_drop`: the top-10 attention of ABMIL less that of each method with a heat map, mean over all bags of a seed."""
     if ABMIL not in every:
         return
     for name, found in every.items():
         if name == ABMIL or "cumulative" not in found[0]:
             continue
+        drops: dict[int, list[float]] = {}
         for place, theirs, ours in zip(places, every[ABMIL], found, strict=True):
             drop = theirs["cumulative"][:, TOP - 1].mean() - ours["cumulative"][:, TOP - 1].mean()
-            measurement.add("top10_drop", drop, method=name, **place)
+            drops.setdefault(place["seed"], []).append(float(drop))
+        for seed, each in drops.items():
+            measurement.add("top10_drop", np.mean(each), method=name, seed=seed)
 
 
 def keep_cumulative_attention(measurement: Measurement, every: Found) -> None:
@@ -75,18 +78,13 @@ def keep_cumulative_attention(measurement: Measurement, every: Found) -> None:
             measurement.arrays[f"cumulative_{name}"] = np.stack([one["cumulative"].mean(0) for one in found])
 
 
-def add_mean_gain(measurement: Measurement, methods: Sequence[str], **place: Any) -> None:
-    """Rows `mean_auc_gain`: the mean AUC of each method less ABMIL's, over the rows at a place."""
+def add_mean_gain(measurement: Measurement, methods: Sequence[str]) -> None:
+    """Rows `mean_auc_gain`: the mean AUC of each method less ABMIL's, over all rows."""
 
     def mean_auc(method: str) -> float:
-        chosen = [
-            row.value
-            for row in measurement.rows
-            if row.metric == "auc" and row.method == method and place.items() <= row.setting.items()
-        ]
-        return float(np.mean(chosen))
+        return float(np.mean([row.value for row in measurement.rows if row.metric == "auc" and row.method == method]))
 
     if ABMIL in methods:
         for method in methods:
             if method != ABMIL:
-                measurement.add("mean_auc_gain", mean_auc(method) - mean_auc(ABMIL), method=method, **place)
+                measurement.add("mean_auc_gain", mean_auc(method) - mean_auc(ABMIL), method=method)

@@ -77,7 +77,7 @@ def run(settings: Settings, context: Context) -> Measurement:
                 optimiser.step()
 
             milliseconds = median_milliseconds(step, context.device, settings.repeat_milliseconds)
-            measurement.add("multiply_adds", counts[name], method=name)
+            measurement.add("multiply_adds", counts[name] / 1e6, "million", method=name)
             measurement.add("step_time", milliseconds, "ms", method=name, timing=True)
         for name, count in counts.items():
             measurement.add("multiply_adds_over_abmil", count / counts["abmil"], method=name)

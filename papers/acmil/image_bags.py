@@ -69,7 +69,10 @@ def draw_image_bags(
         rows.append(generator.permutation(np.concatenate(chosen)))
     every = np.concatenate(rows)
     return Bags(
-        features[every], np.concatenate([[0], np.cumsum(sizes)]), np.arange(count) % 2, (classes[every] == WITNESS).astype(np.int64)
+        features[every],
+        np.concatenate([[0], np.cumsum(sizes)]),
+        np.arange(count) % 2,
+        (classes[every] == WITNESS).astype(np.int64),
     )
 
 

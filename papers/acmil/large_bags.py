@@ -96,8 +96,7 @@ def run(settings: Settings, context: Context) -> Measurement:
         {name: settings.methods[name] for name in names}, settings.sizes, settings.schedule, bags, runs, context
     )
     keep_cumulative_attention(measurement, add_scores_of_runs(measurement, networks, bags, runs))
-    for rate in settings.rates:
-        add_mean_gain(measurement, names, rate=rate)
+    add_mean_gain(measurement, names)
     pictured = next(r for r, one in enumerate(runs) if one.place["rate"] == settings.pictured_rate)
     keep_slide(measurement, networks, slide, pictured, len(bags) - 1, settings)
     return measurement

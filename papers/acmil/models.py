@@ -26,7 +26,7 @@ class Method(Parameters):
         M: branches.
         K: instances that STKIM may mask; 0 masks none.
         p: of STKIM.
-        share: K as a share of the bag; None takes K.
+        share: with one, K is at most that share of a bag, rounded up.
         bernoulli: mask each of the K with probability p, in place of exactly floor(K p) of them.
         shared_trunk: one V1 and V2 for all branches.
         diversity: weight of L_d.

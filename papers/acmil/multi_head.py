@@ -51,16 +51,15 @@ class MultiHeadACMIL(BagModel):
     def forward(self, X: Tensor, mask: Tensor, seed: Tensor | None = None) -> Outputs:
         """As `ACMIL.forward`; `attention` is the mean over heads, [B, M, N]."""
         H = self.reduce(X)
-        B, N, L = H.shape
-        d = L // self.heads
-        queries = torch.stack([W_Q(self.q[i]) for i, W_Q in enumerate(self.W_Q)]).unflatten(-1, (self.heads, d))  # [M, heads, d]
+        d = H.shape[-1] // self.heads
+        queries = torch.stack([W_Q(self.q[i]) for i, W_Q in enumerate(self.W_Q)]).unflatten(
+            -1, (self.heads, d)
+        )  # [M, heads, d]
         keys = torch.stack([W_K(H) for W_K in self.W_K], dim=1).unflatten(-1, (self.heads, d))  # [B, M, N, heads, d]
-        S = torch.einsum("mhd,bmnhd->bmhn", queries, keys).float() / math.sqrt(d)
+        S = torch.einsum("mhd,bmnhd->bmhn", queries, keys) / math.sqrt(d)
         if seed is not None and self.K > 0 and self.p > 0:
-            K = self.K if self.share is None else math.ceil(self.share * N)
-            out = stochastic_top_k_mask(
-                S.flatten(1, 2), mask, seed, K, self.p, share=self.share, bernoulli=self.bernoulli
-            )  # fmt: skip
+            maps = S.flatten(1, 2)
+            out = stochastic_top_k_mask(maps, mask, seed, self.K, self.p, share=self.share, bernoulli=self.bernoulli)
             S = S.masked_fill(out.unflatten(1, (self.M, self.heads)), -torch.inf)
         a = softmax_over_instances(S, mask[:, None, None])  # [B, M, heads, N]
 

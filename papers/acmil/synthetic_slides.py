@@ -26,7 +26,8 @@ class SlideRecipe(Parameters):
         largest: and at most; sizes are uniform between the two.
         clusters: of the background, Gaussian with unit variance.
         cluster_spread: standard deviation of a cluster's centre in each feature.
-        shift_a: how far pattern A lies from the background, along its own direction.
+        pattern_features: features that a pattern shifts, each pattern its own.
+        shift_a: mean shift of pattern A in each of them, up or down.
         shift_b: the same for pattern B.
         both_patterns: share of training positives with A and B; the others hold A alone.
     """
@@ -36,6 +37,7 @@ class SlideRecipe(Parameters):
     largest: int = Field(ge=2)
     clusters: int = Field(ge=1)
     cluster_spread: float = Field(ge=0)
+    pattern_features: int = Field(ge=1)
     shift_a: float = Field(gt=0)
     shift_b: float = Field(gt=0)
     both_patterns: float = Field(ge=0, le=1)
@@ -47,7 +49,7 @@ class World:
 
     Attributes:
         centres: float64 [clusters, d].
-        directions: float64 [2, d], of A and B: orthogonal to each other and to all centres' span where d allows, length 1.
+        directions: float64 [2, d], of A and B: 1 or -1 in the features of the pattern, else 0.
     """
 
     centres: np.ndarray
@@ -58,17 +60,22 @@ def draw_world(recipe: SlideRecipe, seed: int) -> World:
     """Centres and directions.
 
     Raises:
-        InputError: fewer features than clusters and two directions.
+        InputError: the features do not suffice for two patterns.
     """
-    if recipe.d < recipe.clusters + 2:
-        raise InputError(f"d is {recipe.d}; {recipe.clusters} clusters and two patterns need at least {recipe.clusters + 2}.")
+    k = recipe.pattern_features
+    if 2 * k > recipe.d:
+        raise InputError(f"d is {recipe.d}; two patterns of {k} features each need at least {2 * k}.")
     generator = np.random.default_rng(derived_seed(seed, "world"))
     centres = generator.normal(0, recipe.cluster_spread, (recipe.clusters, recipe.d))
-    basis, _ = np.linalg.qr(np.concatenate([centres, generator.normal(size=(2, recipe.d))]).T)
-    return World(centres, basis.T[-2:])
+    directions = np.zeros((2, recipe.d))
+    own = generator.permutation(recipe.d)[: 2 * k].reshape(2, k)
+    np.put_along_axis(directions, own, generator.choice([-1.0, 1.0], (2, k)), axis=1)
+    return World(centres, directions)
 
 
-def _features(recipe: SlideRecipe, world: World, kinds: np.ndarray, clusters: np.ndarray, noise: float, generator) -> np.ndarray:
+def _features(
+    recipe: SlideRecipe, world: World, kinds: np.ndarray, clusters: np.ndarray, noise: float, generator
+) -> np.ndarray:
     instances = world.centres[clusters] + generator.standard_normal((len(kinds), recipe.d))
     for kind, shift in ((PATTERN_A, recipe.shift_a), (PATTERN_B, recipe.shift_b)):
         instances[kinds == kind] += shift * world.directions[kind - 1]

@@ -156,6 +156,7 @@ def train_methods(
     *,
     standardise: bool = True,
     after_epoch: Callable[[str, SideBySide], None] | None = None,
+    label: str = "trainings",
 ) -> dict[str, SideBySide]:
     """Train every method on every run.
 
@@ -168,6 +169,7 @@ def train_methods(
         context: of the cell.
         standardise: see `SideBySide`.
         after_epoch: called with name and networks after every epoch.
+        label: of the checkpoint, where a cell trains more than once.
 
     Returns:
         Name -> trained networks.
@@ -193,7 +195,12 @@ def train_methods(
         )
         replicas.append(
             Replica(
-                name, network, recipe, loss=_loss, buckets={0: (rows,)}, steps=epochs * len(rows),
+                name,
+                network,
+                recipe,
+                loss=_loss,
+                buckets={0: (rows,)},
+                steps=epochs * len(rows),
                 order_seed=derived_seed(runs[0].seed, "epochs"),
                 curve_steps=range(len(rows), epochs * len(rows) + 1, len(rows)) if after_epoch is not None else (),
             )  # fmt: skip
@@ -205,7 +212,7 @@ def train_methods(
         return {}
 
     progress = context.progress(sum(replica.steps for replica in replicas))
-    train(replicas, evaluate=evaluate, checkpoints=context.checkpoints, name="trainings", progress=progress)
+    train(replicas, evaluate=evaluate, checkpoints=context.checkpoints, name=label, progress=progress)
     return networks
 
 
