@@ -1,7 +1,7 @@
 """Features of whole-slide images in the layout of the ACMIL authors' files, and their splits.
 
-The HDF5 file has one group a slide: `feat` [instances, d], `coords` [instances, 2] (pixels) and the attribute `label`. A split is
-a JSON object with the lists `train`, `val` and `test` of slide names (`split_{seed}.json`).
+The HDF5 file has one group a slide: `feat` [instances, d], `coords` [instances, 2] (pixels) and the attribute `label`. A split
+is a JSON object with the lists `train`, `val` and `test` of slide names (`split_{seed}.json`).
 """
 
 import json

@@ -44,8 +44,8 @@ class Settings(Parameters):
 def run(settings: Settings, context: Context) -> Measurement:
     """Train and test every method with each seed.
 
-    Rows are those of `comparison.add_scores_of_runs`, among them `auc`, `f1_macro`, `branch_cosine`; and `auc_range_over_k`, the
-    greatest less the least mean AUC over `k_sweep`.
+    Rows are those of `comparison.add_scores_of_runs`, among them `auc`, `f1_macro`, `branch_cosine`; and `auc_range_over_k`,
+    the greatest less the least mean AUC over `k_sweep`.
 
     Raises:
         ConfigError: `k_sweep` names an unknown method.

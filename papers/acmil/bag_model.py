@@ -11,8 +11,8 @@ method has heat maps, each summing to 1 over the instances; and whatever its los
 class BagModel(nn.Module):
     """A classifier of bags.
 
-    `forward(X, mask, seed)` takes features [B, N, D_feat], mask bool [B, N] (True where there is an instance, at least one a bag),
-    and a seed (int64, no dimensions) for what a method draws in training; None is inference.
+    `forward(X, mask, seed)` takes features [B, N, D_feat], mask bool [B, N] (True where there is an instance, at least one a
+    bag), and a seed (int64, no dimensions) for what a method draws in training; None is inference.
     """
 
     def loss(self, outputs: Outputs, Y: Tensor) -> Tensor:

@@ -94,9 +94,9 @@ def read_slides(settings: Settings) -> tuple[Bags, dict[int, Splits]]:
 def run(settings: Settings, context: Context) -> Measurement:
     """Train with each seed on its split and test after every epoch.
 
-    Rows by method, seed and `selection`, `best_validation` (the epoch with the largest sum of macro F1 and AUC on the validation
-    slides, as in the official code) and `last`: `auc`, `f1_macro`, `accuracy`, `top10_attention`, the first three also as
-    `..._masked_at_test`, and `epoch`.
+    Rows by method, seed and `selection`, `best_validation` (the epoch with the largest sum of macro F1 and AUC on the
+    validation slides, as in the official code) and `last`: `auc`, `f1_macro`, `accuracy`, `top10_attention`, the first three
+    also as `..._masked_at_test`, and `epoch`.
     """
     measurement = Measurement()
     slides, splits = read_slides(settings)

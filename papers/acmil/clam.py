@@ -1,4 +1,4 @@
-"""CLAM with a single branch (Lu et al., 2021): ABMIL with instance-level clustering of the most and least attended instances."""
+"""CLAM with a single branch (Lu et al., 2021): ABMIL that also tells the most from the least attended instances."""
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class CLAM(BagModel):
         self.instance_classifiers = nn.Linear(L, 2 * classes)
 
     def forward(self, X: Tensor, mask: Tensor, seed: Tensor | None = None) -> Outputs:
-        """As ABMIL, and for the loss `instance_logits` [B, 2k, C, 2] (k most, then k least attended), `instance_weight` [B, 2k]."""
+        """As ABMIL, and `instance_logits` [B, 2k, C, 2] (k most, then k least attended), `instance_weight` [B, 2k]."""
         del seed  # draws nothing
         H = self.reduce(X)
         S = self.attention(H)

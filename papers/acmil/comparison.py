@@ -57,7 +57,7 @@ def add_masked_rows(measurement: Measurement, auc: float, auc_masked: float, *, 
 
 
 def add_spread_rows(measurement: Measurement, every: Found, places: Sequence[Mapping[str, Any]]) -> None:
-    """Rows `top10_drop`: the top-10 attention of ABMIL less that of each method with a heat map, mean over all bags of a seed."""
+    """Rows `top10_drop`: the top-10 attention of ABMIL less that of each method with a heat map, mean over a seed's bags."""
     if ABMIL not in every:
         return
     for name, found in every.items():

@@ -39,7 +39,7 @@ def multiply_adds(model: torch.nn.Module, X: torch.Tensor, mask: torch.Tensor) -
 
 
 def reduction_difference(X: torch.Tensor, mask: torch.Tensor, sizes: Sizes) -> float:
-    """Greatest difference of logits and heat maps between ABMIL and ACMIL with M = 1, K = 0 and the same parameters, in float64."""
+    """Greatest difference of logits and heat maps between ABMIL and ACMIL with M = 1, K = 0, equal parameters; float64."""
     abmil = make_model(Method(model="abmil"), sizes, X.shape[-1], 2).double()
     acmil = make_model(Method(model="acmil", M=1, K=0), sizes, X.shape[-1], 2).double()
     state = {name.replace("classifier.", "C_bag."): tensor for name, tensor in abmil.state_dict().items()}
@@ -50,9 +50,10 @@ def reduction_difference(X: torch.Tensor, mask: torch.Tensor, sizes: Sizes) -> f
 
 
 def run(settings: Settings, context: Context) -> Measurement:
-    """Rows by method: `multiply_adds` of a forward pass, `multiply_adds_over_abmil`, `step_time` (forward, loss, backward, AdamW).
+    """Count and time.
 
-    And `reduction_difference`.
+    Rows by method: `multiply_adds` of a forward pass, `multiply_adds_over_abmil`, `step_time` (forward, loss, backward, AdamW);
+    and `reduction_difference`.
     """
     measurement = Measurement()
     D_feat, L = settings.widths[settings.extractor]

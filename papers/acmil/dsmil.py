@@ -9,8 +9,9 @@ from papers.acmil.bag_model import BagModel, Outputs, Reduce, softmax_over_insta
 
 
 class DSMIL(BagModel):
-    """c = max_n W h_n, with the critical instance m of each class; q_n = Q(h_n);
+    """Two streams.
 
+    c = max_n W h_n, with the critical instance m of each class; q_n = Q(h_n);
     a_nc = softmax_n(q_n · q_m(c) / sqrt(d)), b_c = Σ_n a_nc h_n, bag logits = Σ_c w_c b_c; logits = (c + bag logits) / 2.
 
     Args:

@@ -1,4 +1,4 @@
-"""DTFD-MIL (Zhang et al., 2022), with aggregated feature selection (AFS): ABMIL on pseudo-bags, then ABMIL on their features."""
+"""DTFD-MIL (Zhang et al., 2022) with aggregated feature selection: ABMIL on pseudo-bags, then ABMIL on their features."""
 
 import torch
 from torch import Tensor, nn

@@ -37,7 +37,7 @@ def classification_scores(labels: np.ndarray, probabilities: np.ndarray) -> dict
     score = probabilities[:, 1] if classes == 2 else probabilities
     return {
         "auc": float(roc_auc_score(labels, score, multi_class="ovr", average="macro")),
-        "f1_macro": float(f1_score(labels, predicted, average="macro", labels=range(classes), zero_division=0)),
+        "f1_macro": float(f1_score(labels, predicted, average="macro", labels=range(classes), zero_division=0.0)),  # pyright: ignore[reportArgumentType]
         "accuracy": float(accuracy_score(labels, predicted)),
     }
 

@@ -18,8 +18,8 @@ from papers.acmil.evaluation import TOP
 
 NAMES = {
     "mean": "mean pooling", "max": "max pooling", "abmil": "ABMIL", "clam": "CLAM", "dsmil": "DSMIL", "transmil": "TransMIL",
-    "dtfd": "DTFD-MIL", "mba": "MBA alone", "stkim": "STKIM alone", "acmil_no_diversity": "ACMIL without $L_d$", "acmil": "ACMIL",
-    "acmil_separate_trunks": "a trunk for each branch", "acmil_bernoulli": "each masked with probability p",
+    "dtfd": "DTFD-MIL", "mba": "MBA alone", "stkim": "STKIM alone", "acmil_no_diversity": "ACMIL without $L_d$",
+    "acmil": "ACMIL", "acmil_separate_trunks": "a trunk for each branch", "acmil_bernoulli": "each masked with probability p",
     "acmil_paper_optimiser": "Adam with an L2 term", "acmil_paper_text": "all of the paper's text",
 }  # fmt: skip
 DRAWN = ("abmil", "stkim", "mba", "acmil_no_diversity", "acmil")
@@ -77,11 +77,13 @@ def slide(records: RecordSet) -> Figure:
     bar = figure.colorbar(kinds, ax=panels[0], ticks=[0, 1, 2], shrink=0.8)
     bar.ax.set_yticklabels(KINDS)
     panels[0].set_title("what the patches are", loc="left")
+    images = []
     for axes, name in zip(panels[1:], ("abmil", "acmil"), strict=True):
         attention = arrays[f"slide_{name}"]
-        image = axes.imshow(rankdata(attention).reshape(attention.shape) / attention.size, vmin=0, vmax=1)
+        ranks = rankdata(attention).reshape(attention.shape) / attention.size
+        images.append(axes.imshow(ranks, vmin=0, vmax=1))
         axes.set_title(f"attention of {NAMES[name]}", loc="left")
-    figure.colorbar(image, ax=panels[2], label="rank, 1 is the largest", shrink=0.8)
+    figure.colorbar(images[-1], ax=panels[2], label="rank, 1 is the largest", shrink=0.8)
     for axes in panels:
         axes.set_xticks([])
         axes.set_yticks([])
@@ -110,12 +112,14 @@ def embeddings(records: RecordSet) -> Figure:
 def _dots(axes: Axes, rows: pd.DataFrame, names: Sequence[str], number: int, label: str) -> None:
     """Mean and 95% interval of each method, from top to bottom."""
     colour, marker = COLOURS[number % len(COLOURS)], "os^DvP"[number % 6]
+    words: str | None = label
     for place, name in enumerate(names):
         values = rows_where(rows, method=name)["value"].to_numpy(dtype=np.float64)
         if not values.size:
             continue
         interval, height = mean_interval(values), place + 0.12 * number
-        axes.plot([interval.mean], [height], color=colour, marker=marker, linestyle="none", label=label if place == 0 else None)
+        axes.plot([interval.mean], [height], color=colour, marker=marker, linestyle="none", label=words)
+        words = None
         if interval.low is not None and interval.high is not None:
             axes.plot([interval.low, interval.high], [height, height], color=colour, linewidth=1)
 

@@ -14,8 +14,8 @@ QUERY_SCALE = 1e-3  # standard deviation: the official code's N(0, 1e-6) read as
 class MultiHeadACMIL(BagModel):
     """Branch i: s_i = (W_Q q_i) · (W_K h_n) / sqrt(d) in each head, z_i = LayerNorm(W_O concat_heads(a_i W_V h)).
 
-    The bag has its own W_V and W_O and takes the mean over branches of each head's map. M = 1 without masking is plain multi-head
-    attention (`MHA` in Table 4).
+    The bag has its own W_V and W_O and takes the mean over branches of each head's map. M = 1 without masking is plain
+    multi-head attention (`MHA` in Table 4).
 
     Args:
         D_feat: features of an instance.
@@ -52,11 +52,9 @@ class MultiHeadACMIL(BagModel):
         """As `ACMIL.forward`; `attention` is the mean over heads, [B, M, N]."""
         H = self.reduce(X)
         d = H.shape[-1] // self.heads
-        queries = torch.stack([W_Q(self.q[i]) for i, W_Q in enumerate(self.W_Q)]).unflatten(
-            -1, (self.heads, d)
-        )  # [M, heads, d]
-        keys = torch.stack([W_K(H) for W_K in self.W_K], dim=1).unflatten(-1, (self.heads, d))  # [B, M, N, heads, d]
-        S = torch.einsum("mhd,bmnhd->bmhn", queries, keys) / math.sqrt(d)
+        Q = torch.stack([W_Q(self.q[i]) for i, W_Q in enumerate(self.W_Q)]).unflatten(-1, (self.heads, d))  # [M, heads, d]
+        K = torch.stack([W_K(H) for W_K in self.W_K], dim=1).unflatten(-1, (self.heads, d))  # [B, M, N, heads, d]
+        S = torch.einsum("mhd,bmnhd->bmhn", Q, K) / math.sqrt(d)
         if seed is not None and self.K > 0 and self.p > 0:
             maps = S.flatten(1, 2)
             out = stochastic_top_k_mask(maps, mask, seed, self.K, self.p, share=self.share, bernoulli=self.bernoulli)

@@ -27,8 +27,6 @@ class Pooling(BagModel):
         del seed  # draws nothing
         H = self.reduce(X)
         inside = mask[..., None]
-        if self.maximum:
-            z = H.masked_fill(~inside, -torch.inf).amax(1)
-        else:
-            z = H.masked_fill(~inside, 0).sum(1) / inside.sum(1)
+        maximum, mean = H.masked_fill(~inside, -torch.inf).amax(1), H.masked_fill(~inside, 0).sum(1) / inside.sum(1)
+        z = maximum if self.maximum else mean
         return {"logits": self.classifier(z), "instances": H}

@@ -1,7 +1,7 @@
 """The synthetic large bags: background from Gaussian clusters, and witnesses of an easy pattern A and a hard pattern B.
 
-Training positives mostly hold both patterns, so that a method may rest on A alone; half of the test positives hold B alone. What an
-instance is, is known: attention can be checked against it.
+Training positives mostly hold both patterns, so that a method may rest on A alone; half of the test positives hold B alone.
+What an instance is, is known: attention can be checked against it.
 """
 
 from dataclasses import dataclass
@@ -124,7 +124,7 @@ def draw_bags(recipe: SlideRecipe, rate: float, count: int, seed: int, *, part: 
 
 
 def draw_slide(recipe: SlideRecipe, side: int, seed: int, *, noise: float = 0.0) -> Bags:
-    """One positive slide of side x side patches: a spot of A, a spot of B, tissue of one cluster in patches that hang together."""
+    """One positive slide of side x side patches: a spot of A, a spot of B, and tissue whose clusters hang together."""
     world = draw_world(recipe, seed)
     generator = np.random.default_rng(derived_seed(seed, "slide", f"{noise}"))
     rows, columns = (axis.ravel() for axis in np.mgrid[:side, :side])

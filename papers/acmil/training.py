@@ -1,7 +1,7 @@
 """Trainings side by side: folds and seeds of one method are one network with a leading dimension of replicas.
 
-A step takes one bag of every replica, as the paper's batch of one bag; every replica has its own parameters, its own moments of the
-optimiser, its own order of bags and its own random numbers.
+A step takes one bag of every replica, as the paper's batch of one bag; every replica has its own parameters, moments of the
+optimiser, order of bags and random numbers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -193,18 +193,18 @@ def train_methods(
             final_factor=1e-6,
             weight_decay=method.weight_decay if method.optimiser == "adamw" else 0.0,
         )
-        replicas.append(
-            Replica(
-                name,
-                network,
-                recipe,
-                loss=_loss,
-                buckets={0: (rows,)},
-                steps=epochs * len(rows),
-                order_seed=derived_seed(runs[0].seed, "epochs"),
-                curve_steps=range(len(rows), epochs * len(rows) + 1, len(rows)) if after_epoch is not None else (),
-            )  # fmt: skip
+        steps = epochs * len(rows)
+        replica = Replica(
+            name,
+            network,
+            recipe,
+            loss=_loss,
+            buckets={0: (rows,)},
+            steps=steps,
+            order_seed=derived_seed(runs[0].seed, "epochs"),
+            curve_steps=range(len(rows), steps + 1, len(rows)) if after_epoch is not None else (),
         )
+        replicas.append(replica)
 
     def evaluate(replica: Replica) -> Mapping[str, float]:
         if after_epoch is not None:
