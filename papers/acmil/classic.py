@@ -63,8 +63,8 @@ def folds_of(labels: np.ndarray, folds: int, seeds: list[int]) -> list[Run]:
 def run(settings: Settings, context: Context) -> Measurement:
     """Train on every fold of every seed, and score by seed.
 
-    Rows by method and seed: `auc` (mean over folds), `f1_macro` and `accuracy` (all folds together), and those of the other
-    experiments. By method: `mean_auc_gain`.
+    Rows by method and seed: `auc` (mean over folds), `f1_macro` and `accuracy` (all folds together), `top10_drop`,
+    `masking_at_test_no_better` and the others of `comparison`. By method: `mean_auc_gain`.
     """
     measurement = Measurement()
     bags = padded(bags_of(settings.data_set), context.device)

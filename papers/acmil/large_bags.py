@@ -74,7 +74,8 @@ def synthetic_runs(
 def run(settings: Settings, context: Context) -> Measurement:
     """Train and test for each seed and rate; rows are those of `comparison.add_scores_of_runs` and `mean_auc_gain`.
 
-    They include `auc`, `f1_macro`, `top10_attention`, `top10_drop`, `branch_cosine`, `recall_b`, `masking_at_test_no_better`.
+    They include `auc`, `f1_macro`, `top10_attention`, `top10_drop`, `attention_entropy`, `branch_cosine`, `recall_b`,
+    `masking_at_test_no_better`.
 
     Raises:
         ConfigError: `methods_of` or `noise` lacks the features, or names an unknown method; no network has the pictured rate.
