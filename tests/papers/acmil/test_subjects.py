@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 
 from common.errors import InputError
-from papers.acmil.image_bags import draw_image_bags, generated_images
+from papers.acmil import image_bags
+from papers.acmil.image_bags import draw_image_bags, generated_images, image_features
 from papers.acmil.synthetic_slides import PATTERN_A, PATTERN_B, SlideRecipe, draw_bags, draw_slide, draw_world
 
 RECIPE = SlideRecipe(
@@ -89,3 +91,24 @@ def test_bags_of_images():
         assert 1 <= kinds.sum() <= 5 if label else not kinds.any()
     with pytest.raises(InputError, match="make bags smaller"):
         draw_image_bags(features, images.classes, 4, 0, mean_size=400, spread=4, most_witnesses=5)
+
+
+def test_image_features_are_principal_components_made_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("REATTEND_CACHE", str(tmp_path))
+    made = []
+
+    def load():
+        made.append(1)
+        return generated_images(60, 0), generated_images(40, 1)
+
+    monkeypatch.setattr(image_bags, "load_fashion_mnist", load)
+    (train, test), again = image_features(5), image_features(5)
+    assert len(made) == 1
+    np.testing.assert_array_equal(train, again[0])
+    np.testing.assert_array_equal(test, again[1])
+    pixels, other = (generated_images(count, seed).pixels.reshape(count, -1) / 255 for count, seed in ((60, 0), (40, 1)))
+    fitted = PCA(5, svd_solver="full").fit(pixels)
+    np.testing.assert_allclose(train, fitted.transform(pixels), atol=1e-5)
+    np.testing.assert_allclose(test, fitted.transform(other), atol=1e-5)
+    assert image_features(4)[0].shape == (60, 4)
+    assert len(made) == 2

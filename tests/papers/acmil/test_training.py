@@ -124,3 +124,18 @@ def test_runs_without_bags_are_refused():
         train_methods({}, SIZES, Schedule(learning_rate=1, epochs=1), padded(bags()), [run_of(0, [0], ())], ON_CPU)
     with pytest.raises(InputError, match="0 runs"):
         train_methods({}, SIZES, Schedule(learning_rate=1, epochs=1), padded(bags()), [], ON_CPU)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", ["mean", "max", "abmil", "clam", "dsmil", "transmil", "dtfd", "acmil", "acmil_mha"])
+def test_captured_steps_on_a_gpu_are_those_of_the_cpu(model):
+    runs = [run_of(3, [0, 1, 2]), run_of(4, [4, 5, 6])]
+    outputs = []
+    for device in ("cpu", "cuda", "cuda"):
+        data = padded(bags(), device)
+        method, schedule = Method(model=model, M=2, K=2), Schedule(learning_rate=1e-3, epochs=3)
+        network = train_methods({"m": method}, SIZES, schedule, data, runs, Context(device, "test"))["m"]
+        with torch.inference_mode():
+            outputs.append(network(torch.tensor([[8, 9], [8, 9]], device=device), masking=False)["logits"].cpu())
+    torch.testing.assert_close(outputs[0], outputs[1], atol=1e-3, rtol=1e-3)
+    assert torch.equal(outputs[1], outputs[2])
