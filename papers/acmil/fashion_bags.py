@@ -3,16 +3,18 @@
 import numpy as np
 
 from common.configuration import Parameters
-from common.data.bags import joined, padded
+from common.data.bags import PaddedBags, joined, padded
 from common.data.fashion_mnist import load_fashion_mnist
 from common.experiment import Context, Measurement, main
 from common.training import derived_seed
-from papers.acmil.comparison import add_mean_gain, add_scores_of_runs, keep_cumulative_attention
+from papers.acmil.comparison import ABMIL, add_mean_gain, add_scores_of_runs, keep_cumulative_attention, labels_of
+from papers.acmil.evaluation import test_scores
 from papers.acmil.image_bags import draw_image_bags, generated_images, image_features
 from papers.acmil.models import Method, Sizes
-from papers.acmil.training import Run, Schedule, train_methods
+from papers.acmil.training import Run, Schedule, SideBySide, train_methods
 
 GENERATED_IMAGES = 400
+SHORTEST_CURVE = 3
 
 
 class Settings(Parameters):
@@ -58,7 +60,8 @@ def _images(settings: Settings) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np
 def run(settings: Settings, context: Context) -> Measurement:
     """Train and test with each seed on its own bags; rows are those of `comparison.add_scores_of_runs` and `mean_auc_gain`.
 
-    They include `auc`, `attention_entropy`, `top10_drop`, `masking_at_test_no_better`.
+    They include `auc`, `attention_entropy`, `top10_drop`, `masking_at_test_no_better`. Of ABMIL: `entropy_loss_correlation`, over
+    epochs.
     """
     measurement = Measurement()
     of_train, of_test = _images(settings)
@@ -71,10 +74,31 @@ def run(settings: Settings, context: Context) -> Measurement:
         runs.append(Run(seed, np.arange(start, middle), np.arange(middle, end), {"seed": seed}, np.array([], dtype=np.int64)))
         start = end
     bags = padded(joined(parts), context.device)
-    networks = train_methods(settings.methods, settings.sizes, settings.schedule, bags, runs, context)
+    curve: list[np.ndarray] = []  # an epoch: loss and entropy of each run, [runs, 2]
+
+    def after_epoch(name: str, network: SideBySide) -> None:
+        if name == ABMIL:
+            found = test_scores(network, runs)
+            curve.append(np.array([loss_and_entropy(bags, *one) for one in zip(runs, found, strict=True)]))
+
+    networks = train_methods(
+        settings.methods, settings.sizes, settings.schedule, bags, runs, context, after_epoch=after_epoch
+    )  # fmt: skip
     keep_cumulative_attention(measurement, add_scores_of_runs(measurement, networks, bags, runs))
     add_mean_gain(measurement, list(networks))
+    if len(curve) >= SHORTEST_CURVE:
+        by_run = np.stack(curve, axis=1)
+        measurement.arrays["loss_and_entropy"] = by_run
+        for run, (loss, entropy) in zip(runs, by_run.transpose(0, 2, 1), strict=True):
+            measurement.add("entropy_loss_correlation", np.corrcoef(entropy, loss)[0, 1], method=ABMIL, **run.place)
     return measurement
+
+
+def loss_and_entropy(bags: PaddedBags, run: Run, found: dict[str, np.ndarray]) -> tuple[float, float]:
+    """Mean cross entropy and mean entropy of the heat map over the test bags of a run, nat."""
+    labels = labels_of(bags, run.test)
+    likelihood = found["probabilities"][np.arange(len(labels)), labels]
+    return float(-np.log(np.maximum(likelihood, np.finfo(np.float32).tiny)).mean()), float(found["entropy"].mean())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ DATASET = {
 }
 
 BROUGHT_BY_HAND = {
-    "pointer-networks-fixtures", "choi", "wiki300", "wiki50", "wikisection-en-city-subset", "qmsum", "mil-classic", "fashion-mnist"
+    "pointer-networks-fixtures", "choi", "wiki300", "wiki50", "wikisection-en-city-subset", "qmsum",
+    "mil-classic", "fashion-mnist",
 }  # fmt: skip
 
 

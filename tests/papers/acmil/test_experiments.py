@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import pearsonr
 
 from common.configuration import cells_of, read_paper_config
 from common.errors import ConfigError, DataError
@@ -80,10 +81,17 @@ def test_folds_cover_every_bag_once_for_each_seed():
 
 
 def test_fashion_bags():
-    measurement = fashion_bags.run(settings_of(fashion_bags, methods=FEW), ON_CPU)
+    schedule = {"learning_rate": 1e-3, "epochs": 4}
+    measurement = fashion_bags.run(settings_of(fashion_bags, methods=FEW, schedule=schedule), ON_CPU)
     check_common_rows(measurement, runs=2)
     assert measurement.arrays["cumulative_abmil"].shape == (2, 50)
     np.testing.assert_allclose(measurement.arrays["cumulative_abmil"][:, -1], 1, rtol=1e-5)
+    curve = measurement.arrays["loss_and_entropy"]
+    assert curve.shape == (2, 4, 2)
+    assert (curve > 0).all()
+    expected = [pearsonr(*own.T)[0] for own in curve]
+    assert values(measurement, "entropy_loss_correlation") == pytest.approx(expected)
+    assert curve[:, -1, 1].tolist() == pytest.approx(values(measurement, "attention_entropy", method="abmil"))
 
 
 def test_large_bags():

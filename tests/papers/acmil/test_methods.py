@@ -204,7 +204,7 @@ def test_dsmil():
         q = [model.Q(one) for one in h]
         features, maps = [], []
         for k in range(CLASSES):
-            critical = max(range(size), key=lambda n, k=k: float(c[n][k]))
+            critical = max(range(size), key=lambda n, k=k: c[n][k].item())
             maps.append(softmax([float(q[n] @ q[critical]) / math.sqrt(D) for n in range(size)]))
             features.append(weighted(maps[-1], h))
         maximum = torch.stack(c).max(0).values
