@@ -60,8 +60,8 @@ def _images(settings: Settings) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np
 def run(settings: Settings, context: Context) -> Measurement:
     """Train and test with each seed on its own bags; rows are those of `comparison.add_scores_of_runs` and `mean_auc_gain`.
 
-    They include `auc`, `attention_entropy`, `top10_drop`, `masking_at_test_no_better`. Of ABMIL: `entropy_loss_correlation`, over
-    epochs.
+    They include `auc`, `attention_entropy`, `top10_drop`, `masking_at_test_no_better`. And of ABMIL, over epochs:
+    `entropy_loss_correlation`.
     """
     measurement = Measurement()
     of_train, of_test = _images(settings)

@@ -1,7 +1,6 @@
 """Large synthetic bags with known witnesses: where does attention go, and what does it cost on patterns that it leaves out?"""
 
 import numpy as np
-import torch
 from sklearn.manifold import TSNE
 from torch import Tensor
 
@@ -125,8 +124,7 @@ def keep_slide(
         background = np.random.default_rng(0).permutation(np.flatnonzero(slide.kinds == 0))
         chosen = np.concatenate([witnesses, background])[: settings.embedded]
         perplexity = min(PERPLEXITY, (len(chosen) - 1) / 3)
-        with torch.random.fork_rng([]):
-            embedded = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(instances[chosen])
+        embedded = TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(instances[chosen])
         measurement.arrays[f"embedding_{name}"] = embedded.astype(np.float32)
         measurement.arrays[f"embedding_attention_{name}"] = attention[chosen]
         measurement.arrays["embedding_kinds"] = slide.kinds[chosen]

@@ -205,7 +205,7 @@ def test_dsmil():
         features, maps = [], []
         for k in range(CLASSES):
             critical = max(range(size), key=lambda n, k=k: c[n][k].item())
-            maps.append(softmax([float(q[n] @ q[critical]) / math.sqrt(D) for n in range(size)]))
+            maps.append(softmax([(q[n] @ q[critical]).item() / math.sqrt(D) for n in range(size)]))
             features.append(weighted(maps[-1], h))
         maximum = torch.stack(c).max(0).values
         bag_logits = model.bag_classifier(torch.cat(features))
@@ -266,7 +266,7 @@ def test_multi_head_attention():
     for i in range(3):
         q, keys = model.W_Q[i](model.q[i]), [model.W_K[i](one) for one in h]
         heads = [slice(0, d), slice(d, 2 * d)]
-        every.append([softmax([float(q[head] @ key[head]) / math.sqrt(d) for key in keys]) for head in heads])
+        every.append([softmax([(q[head] @ key[head]).item() / math.sqrt(d) for key in keys]) for head in heads])
         logits = model.C[i](embed(every[-1], model.W_V[i], model.W_O[i], model.norm[i]))
         torch.testing.assert_close(outputs["branch_logits"][0, i], logits)
         torch.testing.assert_close(outputs["attention"][0, i], torch.tensor(every[-1]).double().mean(0), atol=1e-6, rtol=1e-5)
