@@ -1,0 +1,1 @@
+"""TSCAN: temporal-spatial correlation attention for clinical time series in intensive care."""
