@@ -9,7 +9,7 @@ from papers.tscan import logistic_regression, severity_scores
 from papers.tscan.networks import NetworkSizes, initialised, make_network
 from papers.tscan.scoring import add_scores, auroc
 from papers.tscan.stays import DataName, Stays, load, split
-from papers.tscan.training import Fitting, Tensors, fit, predict, test_rows
+from papers.tscan.training import Fitting, Score, Tensors, fit, predict, test_rows
 
 
 class Settings(Parameters):
@@ -51,9 +51,20 @@ def tensors_of(stays: Stays, labels: np.ndarray, device: str, *, gaps: bool = Fa
     return Tensors(series, None, torch.from_numpy(labels).to(device))
 
 
-def regression(stays: Stays, labels: np.ndarray, seed: int, penalties: list[float], score) -> tuple[np.ndarray, float]:
-    """Logistic regression with C chosen on validation stays: probabilities [test stays, classes], and C."""
-    training, validation = split(labels, stays.learning, seed)
+def regression(
+    stays: Stays, labels: np.ndarray, seed: int, penalties: list[float], score: Score, stratum: np.ndarray | None = None
+) -> tuple[np.ndarray, float]:
+    """Logistic regression with C chosen on validation stays: probabilities [test stays, classes], and C.
+
+    Args:
+        stays: of `stays.load`.
+        labels: [stays], classes from 0 without gaps.
+        seed: of the split.
+        penalties: the C to choose from.
+        score: of probabilities and labels on validation stays.
+        stratum: by which the split is stratified; None: the labels.
+    """
+    training, validation = split(labels if stratum is None else stratum, stays.learning, seed)
     features = logistic_regression.standardised(stays.summary, training)
     models = {C: logistic_regression.fit(features[training], labels[training], C) for C in penalties}
     C = max(models, key=lambda C: score(models[C].predict_proba(features[validation]), labels[validation]))
