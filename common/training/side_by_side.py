@@ -49,7 +49,7 @@ class SideBySide(nn.Module):
 
     def forward(self, *inputs: Tensor, **keywords: Any) -> Any:
         """Every network on its own inputs: each tensor [S, ...] gives outputs [S, ...]; keywords go to all networks."""
-        parameters = {name: self.get_parameter(stored) for name, stored in self._names.items()}
+        parameters: dict[str, Tensor] = {name: self.get_parameter(stored) for name, stored in self._names.items()}
         buffers = {name: self.get_buffer(stored) for name, stored in self._buffer_names.items()}
 
         def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], *inputs: Tensor) -> Any:

@@ -3,7 +3,7 @@
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 
 def causal_expectation(tokens: int) -> np.ndarray:
@@ -15,9 +15,16 @@ def causal_expectation(tokens: int) -> np.ndarray:
     return share.mean(0)
 
 
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's rank correlation; 0 where either side is constant, which `scipy.stats.spearmanr` leaves undefined."""
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+
+
 def rank_correlation(values: np.ndarray) -> float:
     """Spearman's correlation of values with their place; 0 where all are equal."""
-    return 0.0 if np.ptp(values) == 0 else float(spearmanr(np.arange(len(values)), values).statistic)
+    return spearman(np.arange(len(values)), values)
 
 
 def hours_correlations(hours: np.ndarray, segments: int, *, causal: bool) -> dict[str, float]:
@@ -29,8 +36,8 @@ def hours_correlations(hours: np.ndarray, segments: int, *, causal: bool) -> dic
         causal: whether hours saw no later ones.
 
     Returns:
-        Spearman's correlation with the hour "inside" a segment, as the mean over segments, and over "all" hours; and "corrected",
-        inside a segment after division by what a causal mask alone gives.
+        Spearman's correlation with the hour "inside" a segment, as the mean over segments, and over "all" hours; and
+        "corrected", inside a segment after division by what a causal mask alone gives.
     """
     parts = hours.reshape(segments, -1)
     expected = causal_expectation(parts.shape[1]) if causal else np.ones(parts.shape[1])

@@ -15,7 +15,15 @@ from sklearn.metrics import mean_absolute_error, roc_auc_score
 from common.configuration import Parameters
 from common.data.clinical import Normaliser
 from common.data.clinical.generated import write_benchmark
-from common.data.clinical.mimic3_benchmark import COLUMNS, CONTINUOUS, BenchmarkSamples, ListSplit, Task, known_samples, load_samples
+from common.data.clinical.mimic3_benchmark import (
+    COLUMNS,
+    CONTINUOUS,
+    BenchmarkSamples,
+    ListSplit,
+    Task,
+    known_samples,
+    load_samples,
+)
 from common.errors import DataError
 from common.experiment import Context, Measurement, main
 from common.metrics.classification import discrimination
@@ -71,8 +79,8 @@ def samples_of(settings: Settings) -> dict[ListSplit, BenchmarkSamples]:
     root = Path(os.environ.get("REATTEND_DATA", ".")).expanduser() / FOLDER
     if missing := known_samples(root, [settings.task]):
         raise DataError(
-            f"{', '.join(missing)} must be brought: MIMIC-IV needs a credentialed licence of PhysioNet; make the benchmark's files "
-            f"from it and put them at $REATTEND_DATA/{FOLDER}/{settings.task}/."
+            f"{', '.join(missing)} must be brought: MIMIC-IV needs a credentialed licence of PhysioNet; make the benchmark's "
+            f"files from it and put them at $REATTEND_DATA/{FOLDER}/{settings.task}/."
         )
     return read(root)
 
@@ -87,7 +95,8 @@ def validation_score(task: Task, outputs: np.ndarray, labels: np.ndarray) -> flo
     if task == "length-of-stay":
         return kappa(outputs, labels)
     both = [k for k in range(labels.shape[1]) if 0 < labels[:, k].mean() < 1]
-    return float(np.mean([roc_auc_score(labels[:, k], outputs[:, k]) for k in both])) if both else 0.0
+    found = [float(roc_auc_score(labels[:, k], outputs[:, k])) for k in both]
+    return sum(found) / len(found) if found else 0.0
 
 
 def add_task_scores(

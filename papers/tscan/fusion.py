@@ -1,6 +1,7 @@
 """How the head joins the branches (Nie et al., 2023, Table VI): five ways, and the head of a single branch.
 
-Every head takes a list of branch outputs [B, hours, d] and, where padding is hidden, which hours are present; it averages over hours.
+Every head takes a list of branch outputs [B, hours, d] and, where padding is hidden, which hours are present; it averages
+over hours.
 """
 
 from typing import Literal

@@ -14,7 +14,7 @@ MASKED = -1e9
 
 
 def positional_encoding(tokens: int, width: int) -> Tensor:
-    """All sines, then all cosines: PE[pos, i] of frequency 10000^(-2 floor(i / 2) / w), even i to the sines, odd to the cosines.
+    """Sines, then cosines: PE[pos, i] of frequency 10000^(-2 floor(i / 2) / w), even i to the sines, odd to the cosines.
 
     Args:
         tokens: positions.

@@ -5,6 +5,7 @@ import torch
 
 from common.configuration import Parameters
 from common.experiment import Context, Measurement, main
+from common.metrics.classification import discrimination
 from papers.tscan.mortality import tensors_of
 from papers.tscan.networks import NetworkSizes, initialised, make_network
 from papers.tscan.scoring import add_scores, auroc
@@ -60,11 +61,9 @@ def run(settings: Settings, context: Context) -> Measurement:
         )
         outputs = predict(fitted.networks, tensors, test_rows(tensors, stays.test, len(settings.seeds)))[:, :, 0]
         for seed, probabilities in zip(settings.seeds, outputs, strict=True):
-            one = Measurement()
-            add_scores(one, stays.died[stays.test], probabilities, method=settings.model, seed=seed)
-            for row in one.rows:
-                measurement.add(row.metric, row.value, method=settings.model, variables=count, **row.setting)
-            found[seed, count] = one.rows[0].value
+            died = stays.died[stays.test]
+            add_scores(measurement, died, probabilities, method=settings.model, seed=seed, variables=count)
+            found[seed, count] = discrimination(died, probabilities).auroc
     first, middle, last = settings.counts[0], settings.counts[len(settings.counts) // 2], settings.counts[-1]
     for seed in settings.seeds:
         for half, (a, b) in {"first": (first, middle), "second": (middle, last)}.items():

@@ -1,5 +1,7 @@
 """From predicted probabilities of death to rows: discrimination and calibration of each seed."""
 
+from typing import Any
+
 import numpy as np
 
 from common.experiment import Measurement
@@ -11,7 +13,7 @@ def auroc(outputs: np.ndarray, labels: np.ndarray) -> float:
     return discrimination(labels[:, 0], outputs[:, 0]).auroc
 
 
-def add_scores(measurement: Measurement, labels: np.ndarray, probabilities: np.ndarray, *, method: str, seed: int) -> None:
+def add_scores(measurement: Measurement, labels: np.ndarray, probabilities: np.ndarray, *, method: str, **setting: Any) -> None:
     """Add the rows `auroc`, `auprc`, `brier`, `calibration_error`, `calibration_slope` and `calibration_intercept` of one seed.
 
     Args:
@@ -19,12 +21,12 @@ def add_scores(measurement: Measurement, labels: np.ndarray, probabilities: np.n
         labels: [n], 0 or 1.
         probabilities: [n].
         method: the model.
-        seed: of the model.
+        setting: coordinates of the rows, such as the seed.
     """
     areas, agreement = discrimination(labels, probabilities), calibration(labels, probabilities)
-    measurement.add("auroc", areas.auroc, method=method, seed=seed)
-    measurement.add("auprc", areas.auprc, method=method, seed=seed)
-    measurement.add("brier", agreement.brier, method=method, seed=seed)
-    measurement.add("calibration_error", agreement.expected_error, method=method, seed=seed)
-    measurement.add("calibration_slope", agreement.slope, method=method, seed=seed)
-    measurement.add("calibration_intercept", agreement.intercept, method=method, seed=seed)
+    measurement.add("auroc", areas.auroc, method=method, **setting)
+    measurement.add("auprc", areas.auprc, method=method, **setting)
+    measurement.add("brier", agreement.brier, method=method, **setting)
+    measurement.add("calibration_error", agreement.expected_error, method=method, **setting)
+    measurement.add("calibration_slope", agreement.slope, method=method, **setting)
+    measurement.add("calibration_intercept", agreement.intercept, method=method, **setting)

@@ -15,7 +15,15 @@ from sklearn.model_selection import train_test_split
 from common.data.clinical import Normaliser, fill_forward, hours_since_observed
 from common.data.clinical.feature_cache import cached_arrays, content_key
 from common.data.clinical.generated import write_physionet2012
-from common.data.clinical.physionet2012 import DATA_SET, DESCRIPTORS, SERIES, VENTILATION, IntensiveCareStays, load_stays, read_stays
+from common.data.clinical.physionet2012 import (
+    DATA_SET,
+    DESCRIPTORS,
+    SERIES,
+    VENTILATION,
+    IntensiveCareStays,
+    load_stays,
+    read_stays,
+)
 from common.data.fetch import digests
 from common.files import sha256_of
 from common.provenance import source_digest
@@ -70,7 +78,10 @@ def arrays_of(a: IntensiveCareStays, b: IntensiveCareStays) -> dict[str, np.ndar
         "values": normaliser.apply(fill_forward(raw, normaliser.median)),
         "observed": observed,
         "since": hours_since_observed(observed),
-        "summary": np.concatenate([summary_features(series.clip(normaliser.low[: series.shape[2]], normaliser.high[: series.shape[2]])), descriptors], axis=1),
+        "summary": np.concatenate(
+            [summary_features(series.clip(normaliser.low[: series.shape[2]], normaliser.high[: series.shape[2]])), descriptors],
+            axis=1,
+        ),
         "died": np.concatenate([a.died, b.died]),
         "days": np.concatenate([a.days, b.days]),
         "saps": np.concatenate([a.saps, b.saps]),

@@ -1,7 +1,7 @@
 """The two branches of TSCAN (Nie et al., 2023, Section III; the official code where the text leaves room).
 
-X [B, T, d] is cut into n segments X_0..X_{n-1} of T/n hours. The temporal branch takes hours as tokens of width d; the spatial one
-takes variables as tokens of width T/n. In both, with PE the positional encoding and LN layer normalisation,
+X [B, T, d] is cut into n segments X_0..X_{n-1} of T/n hours. The temporal branch takes hours as tokens of width d; the spatial
+one takes variables as tokens of width T/n. In both, with PE the positional encoding and LN layer normalisation,
 
     z_0 = Enc(X_0):        x = X_0 + PE;  x = LN(x + MHA(x, x, x));  z_0 = LN'(x + FFN(x))
     z_j = Fuse_j(X_j, z_{j-1}):
@@ -122,9 +122,7 @@ class Fuse(nn.Module):
         self.LN1_cross = None if variant.shared_norm else nn.LayerNorm(width, EPSILON)
         self.drop = nn.Dropout(sizes.dropout)
 
-    def forward(
-        self, u: Tensor, z: Tensor, self_mask: Tensor | None, cross_mask: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, u: Tensor, z: Tensor, self_mask: Tensor | None, cross_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """u: X_j + PE [B, tokens, w]; z: z_{j-1}, the same shape. Returns z_j and the weights of the self attention."""
         a, weights = self.MHA_self(u, u, u, self_mask)
         q = self.LN1(u + self.drop(a))

@@ -121,7 +121,9 @@ def fit(
     device = tensors.series.device
     side_by_side = SideBySide(networks).to(device)
     # Each seed has an order of its own: the batches take positions, and each seed another permutation of its rows.
-    orders = [np.random.default_rng(derived_seed(seed, "order")).permutation(rows) for seed, rows in zip(seeds, training, strict=True)]
+    orders = [
+        np.random.default_rng(derived_seed(seed, "order")).permutation(rows) for seed, rows in zip(seeds, training, strict=True)
+    ]
     positions = torch.from_numpy(np.stack(orders, axis=1)).to(device)
     held_out = torch.from_numpy(np.stack(validation)).to(device)
     batch = min(fitting.batch, len(positions))

@@ -35,5 +35,3 @@ class Transformer(nn.Module):
         for layer in self.layers:
             x, _ = layer(x, mask)
         return self.dense(self.drop(mean_over_hours(x, present)))
-
-

@@ -1,4 +1,4 @@
-"""Made-up stays in the layouts of the readers: to run the whole way without any patient's data, and to test the readers with."""
+"""Made-up stays in the layouts of the readers: to run the whole way without any patient, and to test the readers."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def write_physionet2012(folder: Path, *, stays: int, seed: int) -> None:
                 events += [(first + stay, minute, series, value) for minute, value in zip(minutes, values, strict=True)]
             if severity[stay] > 0.5:
                 events.append((first + stay, int(rng.integers(0, 2881)), VENTILATION, 1.0))
-        frame = pd.DataFrame(events, columns=["record_id", "minute", "parameter", "value"])
+        frame = pd.DataFrame(events, columns=pd.Index(["record_id", "minute", "parameter", "value"]))
         frame = frame.astype({"record_id": "int32", "minute": "int16", "parameter": "category", "value": "float32"})
         frame.to_parquet(folder / f"events_{name}.parquet", index=False)
         died = rng.random(stays) < 1 / (1 + np.exp(1 - 2 * severity))

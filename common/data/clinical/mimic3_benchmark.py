@@ -3,8 +3,8 @@
     <root>/<task>/train_listfile.csv, val_listfile.csv, test_listfile.csv     stay[,period_length],label...
     <root>/<task>/{train,test}/<stay>                                         Hours and 17 channels, a row an observation
 
-where task is `in-hospital-mortality`, `decompensation`, `length-of-stay` or `phenotyping`. An observation at a full hour belongs to
-the hour that ends there, as in the benchmark's discretiser.
+where task is `in-hospital-mortality`, `decompensation`, `length-of-stay` or `phenotyping`. An observation at a full hour
+belongs to the hour that ends there, as in the benchmark's discretiser.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
 Set a is for training and set b for testing; the tables also hold whatever other sets a folder has. Two tables:
 
-- `events_<set>.parquet`: `record_id`, `minute` since admission (0..2880), `parameter`, `value`; rows in the order of the source.
+- `events_<set>.parquet`: `record_id`, `minute` since admission (0..2880), `parameter`, `value`; in the order of the source.
 - `stays.csv`: a row a stay: descriptors at admission, severity scores and outcomes; -1 means unknown.
 """
 
@@ -20,8 +20,8 @@ from common.errors import DataError
 DATA_SET = "physionet2012"
 HOURS = 48
 SERIES = (
-    "ALP", "ALT", "AST", "Albumin", "BUN", "Bilirubin", "Cholesterol", "Creatinine", "DiasABP", "FiO2", "GCS", "Glucose", "HCO3",
-    "HCT", "HR", "K", "Lactate", "MAP", "Mg", "NIDiasABP", "NIMAP", "NISysABP", "Na", "PaCO2", "PaO2", "Platelets", "RespRate",
+    "ALP", "ALT", "AST", "Albumin", "BUN", "Bilirubin", "Cholesterol", "Creatinine", "DiasABP", "FiO2", "GCS", "Glucose",
+    "HCO3", "HCT", "HR", "K", "Lactate", "MAP", "Mg", "NIDiasABP", "NIMAP", "NISysABP", "Na", "PaCO2", "PaO2", "Platelets", "RespRate",
     "SaO2", "SysABP", "Temp", "TroponinI", "TroponinT", "Urine", "WBC", "Weight", "pH",
 )  # fmt: skip
 """The 36 measured series."""
@@ -80,7 +80,7 @@ def read_stays(stays_file: Path, events_file: Path, name: str) -> IntensiveCareS
         events = _columns(pd.read_parquet(events_file), _EVENT_COLUMNS, events_file)
     except (OSError, ValueError) as error:
         raise DataError(f"{stays_file} or {events_file} cannot be read: {error}. Fetch them again.") from None
-    stays = stays[stays["set"] == name].sort_values("record_id").reset_index(drop=True)
+    stays = stays.loc[stays["set"] == name, :].sort_values(by="record_id").reset_index(drop=True)
     if stays.empty:
         raise DataError(f"{stays_file} has no stays of set {name!r}.")
     records = stays["record_id"].to_numpy()
