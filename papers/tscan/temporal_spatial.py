@@ -57,7 +57,8 @@ PAPER = Variant(
     value="mlp", causal_hours=False, causal_variables=False, shared_norm=False, hide_padding=True, fusion="maximum"
 )  # fmt: skip
 CODE = Variant(
-    value="state", causal_hours=True, causal_variables=True, shared_norm=True, hide_padding=False, fusion="concatenation_of_hours"
+    value="state", causal_hours=True, causal_variables=True, shared_norm=True, hide_padding=False,
+    fusion="concatenation_of_hours",
 )  # fmt: skip
 
 
