@@ -12,7 +12,7 @@ from papers.tscan.networks import NetworkSizes, initialised, make_tscan
 from papers.tscan.scoring import add_scores, auroc
 from papers.tscan.stays import DataName, load, split
 from papers.tscan.temporal_spatial import ReceivedAttention
-from papers.tscan.training import PREDICTED, Fitting, Tensors, fit, predict, test_rows
+from papers.tscan.training import PREDICTED, Fitting, Tensors, fit, predict, same_rows
 from papers.tscan.variants import variant_named
 
 
@@ -71,7 +71,7 @@ def run(settings: Settings, context: Context) -> Measurement:
         auroc,
         seeds=settings.seeds,
     )
-    rows = test_rows(tensors, stays.test, len(settings.seeds))
+    rows = same_rows(tensors, stays.test, len(settings.seeds))
     for seed, probabilities in zip(settings.seeds, predict(fitted.networks, tensors, rows)[:, :, 0], strict=True):
         add_scores(measurement, stays.died[stays.test], probabilities, method=settings.variant, seed=seed)
     if variant.branches != "spatial":

@@ -30,7 +30,7 @@ from common.metrics.classification import discrimination
 from papers.tscan import logistic_regression
 from papers.tscan.length_of_stay import class_hours, classes_of, kappa
 from papers.tscan.networks import NetworkSizes, initialised, make_network
-from papers.tscan.training import Fitting, Tensors, fit, predict, test_rows
+from papers.tscan.training import Fitting, Tensors, fit, predict, same_rows
 
 FOLDER = "mimic_iv_benchmark"
 GENERATED_STAYS = 32
@@ -176,7 +176,7 @@ def run(settings: Settings, context: Context) -> Measurement:
             lambda outputs, labels: validation_score(settings.task, outputs, labels),
             seeds=settings.seeds,
         )
-        outputs = predict(fitted.networks, tensors, test_rows(tensors, rows[2], len(settings.seeds)))
+        outputs = predict(fitted.networks, tensors, same_rows(tensors, rows[2], len(settings.seeds)))
     for seed, row in zip(settings.seeds, outputs, strict=True):
         add_task_scores(measurement, settings, row, splits["test"].labels, hours_of_class, seed)
     return measurement

@@ -14,7 +14,7 @@ from papers.tscan.mortality import tensors_of
 from papers.tscan.networks import NetworkSizes, initialised, make_network
 from papers.tscan.scoring import auroc
 from papers.tscan.stays import COLUMNS, DataName, load
-from papers.tscan.training import predict, test_rows
+from papers.tscan.training import predict, same_rows
 from papers.tscan.variants import BASES
 
 
@@ -58,7 +58,7 @@ def run(settings: Settings, context: Context) -> Measurement:
     stored = records.artifact(trained, "networks")
     networks.load_state_dict(stored, strict=False)  # positional encodings are not stored
     networks = networks.to(context.device).eval()
-    received = mean_attention(networks, tensors, test_rows(tensors, stays.test, len(settings.seeds)))
+    received = mean_attention(networks, tensors, same_rows(tensors, stays.test, len(settings.seeds)))
     by_variable, by_hour = received.variables[:, 0].numpy(), received.hours.numpy()  # the encoder's, as in the paper's figures
     known = {COLUMNS.index(name) for name in settings.indicators}
     # A causal mask alone favours the variables that are listed first: divided by what it gives to even attention.
@@ -71,7 +71,7 @@ def run(settings: Settings, context: Context) -> Measurement:
         for pair, value in enumerate(jaccards(weights, settings.top)):
             measurement.add("jaccard", value, method=method, attention=kind, pair=pair)
     occluded = stays.test[: settings.occluded_stays] if settings.occluded_stays else stays.test
-    rows, labels = test_rows(tensors, occluded, len(settings.seeds)), stays.died[occluded, None]
+    rows, labels = same_rows(tensors, occluded, len(settings.seeds)), stays.died[occluded, None]
 
     def aurocs(series: torch.Tensor) -> np.ndarray:
         outputs = predict(networks, dataclasses.replace(tensors, series=series), rows)

@@ -8,7 +8,7 @@ from common.experiment import Context, Measurement, main
 from papers.tscan.mortality import regression, tensors_of
 from papers.tscan.networks import NetworkSizes, initialised, make_network
 from papers.tscan.stays import DataName, Stays, load, split
-from papers.tscan.training import Fitting, fit, predict, test_rows
+from papers.tscan.training import Fitting, fit, predict, same_rows
 
 EDGES = (1, 2, 3, 4, 5, 6, 7, 8, 14)
 """Days at which the benchmark's classes begin, from the second: under a day, by day to 8, 8 to 14, 14 and more."""
@@ -98,7 +98,7 @@ def run(settings: Settings, context: Context) -> Measurement:
             kappa,
             seeds=settings.seeds,
         )
-        outputs = predict(fitted.networks, tensors, test_rows(tensors, stays.test, len(settings.seeds)))
+        outputs = predict(fitted.networks, tensors, same_rows(tensors, stays.test, len(settings.seeds)))
     for seed, (training, _), row in zip(settings.seeds, splits, outputs, strict=True):
         hours_of = class_hours(days[training], classes[training])
         error = mean_absolute_error(24 * days[stays.test], hours_of[row.argmax(1)])

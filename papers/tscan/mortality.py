@@ -9,7 +9,7 @@ from papers.tscan import logistic_regression, severity_scores
 from papers.tscan.networks import NetworkSizes, initialised, make_network
 from papers.tscan.scoring import add_scores, auroc
 from papers.tscan.stays import DataName, Stays, load, split
-from papers.tscan.training import Fitting, Score, Tensors, fit, predict, test_rows
+from papers.tscan.training import Fitting, Score, Tensors, fit, predict, same_rows
 
 
 class Settings(Parameters):
@@ -105,7 +105,7 @@ def run(settings: Settings, context: Context) -> Measurement:
             auroc,
             seeds=settings.seeds,
         )
-        probabilities = predict(fitted.networks, tensors, test_rows(tensors, stays.test, len(settings.seeds)))[:, :, 0]
+        probabilities = predict(fitted.networks, tensors, same_rows(tensors, stays.test, len(settings.seeds)))[:, :, 0]
         for seed, epoch in zip(settings.seeds, fitted.best_epoch, strict=True):
             measurement.add("best_epoch", epoch, "epochs", method=settings.model, seed=seed)
         parameters = sum(x[0].numel() for x in fitted.networks.parameters())

@@ -10,7 +10,7 @@ from papers.tscan.mortality import tensors_of
 from papers.tscan.networks import NetworkSizes, initialised, make_network
 from papers.tscan.scoring import add_scores, auroc
 from papers.tscan.stays import SERIES, DataName, load, split
-from papers.tscan.training import Fitting, Tensors, fit, predict, test_rows
+from papers.tscan.training import Fitting, Tensors, fit, predict, same_rows
 
 
 class Settings(Parameters):
@@ -59,7 +59,7 @@ def run(settings: Settings, context: Context) -> Measurement:
             auroc,
             seeds=settings.seeds,
         )
-        outputs = predict(fitted.networks, tensors, test_rows(tensors, stays.test, len(settings.seeds)))[:, :, 0]
+        outputs = predict(fitted.networks, tensors, same_rows(tensors, stays.test, len(settings.seeds)))[:, :, 0]
         for seed, probabilities in zip(settings.seeds, outputs, strict=True):
             died = stays.died[stays.test]
             add_scores(measurement, died, probabilities, method=settings.model, seed=seed, variables=count)

@@ -175,6 +175,6 @@ def predict(networks: SideBySide, tensors: Tensors, rows: Tensor) -> np.ndarray:
     return tensors.probabilities(torch.cat(parts, dim=1).float()).cpu().numpy()
 
 
-def test_rows(tensors: Tensors, rows: np.ndarray, size: int) -> Tensor:
+def same_rows(tensors: Tensors, rows: np.ndarray, size: int) -> Tensor:
     """The same rows for each of `size` networks: int64 [S, n] on the device."""
     return torch.from_numpy(rows).to(tensors.series.device).expand(size, -1)

@@ -1,4 +1,4 @@
-"""Each block of TSCAN against a loop-written version of its equations in float64; masks, padding, missing and constant input."""
+"""Each block of TSCAN against a loop-written version of its equations in float64; masks, padding, constant input."""
 
 import math
 from dataclasses import replace
