@@ -57,7 +57,7 @@ def test_resampled_areas_equal_scikit_learn_on_the_same_cases_and_lie_around_the
     cases, controls = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
     for row in found[:5]:
         rows = np.concatenate([rng.choice(cases, len(cases)), rng.choice(controls, len(controls))])
-        np.testing.assert_allclose(row, [roc_auc_score(labels[rows], score[rows]) for score in scores])
+        np.testing.assert_allclose(row, [float(roc_auc_score(labels[rows], score[rows])) for score in scores])
     assert found[:, 0].mean() == pytest.approx(roc_auc_score(labels, probabilities), abs=0.01)
     assert (found[:, 2] == 0.5).all()
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -67,12 +68,12 @@ def test_splits_are_stratified_and_differ_by_seed():
     assert set(split(stays.died, stays.learning, 1)[1]) != set(validation)
 
 
-def problem(networks=2):
+def problem(networks=2, device="cpu"):
     """Stays whose label is the sign of one variable in the last hour, two networks."""
     rng = np.random.default_rng(0)
     series = rng.normal(size=(400, 8, 4)).astype(np.float32)
     labels = (series[:, -1, 1] > 0).astype(np.float32)[:, None]
-    tensors = Tensors(torch.from_numpy(series), None, torch.from_numpy(labels))
+    tensors = Tensors(torch.from_numpy(series).to(device), None, torch.from_numpy(labels).to(device))
 
     def make():
         return make_network("lstm", SIZES, hours=8, variables=4, outputs=1)
@@ -80,19 +81,20 @@ def problem(networks=2):
     return tensors, [initialised(make, seed) for seed in range(networks)]
 
 
-def fitted(**changes):
-    tensors, networks = problem()
+def fitted(device="cpu", **changes):
+    tensors, networks = problem(device=device)
     rows = [np.arange(300)] * 2, [np.arange(300, 400)] * 2
     fitting = Fitting(**{"learning_rate": 3e-2, "batch": 16, "epochs": 10, "patience": 10, **changes})
     return tensors, fit(networks, tensors, *rows, fitting, auroc, seeds=[0, 1])
 
 
-def test_training_learns_keeps_the_best_epoch_and_gives_the_same_numbers_twice():
-    tensors, found = fitted()
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_training_learns_keeps_the_best_epoch_and_gives_the_same_numbers_twice(device):
+    tensors, found = fitted(device)
     outputs = predict(found.networks, tensors, same_rows(tensors, np.arange(300, 400), 2))
     for s in range(2):
-        assert auroc(outputs[s], tensors.labels[300:].numpy()) == found.best_score[s] > 0.8
-    _, again = fitted()
+        assert auroc(outputs[s], tensors.labels[300:].cpu().numpy()) == found.best_score[s] > 0.8
+    _, again = fitted(device)
     assert again.best_epoch == found.best_epoch
     for a, b in zip(found.networks.parameters(), again.networks.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -215,7 +217,7 @@ METRICS = {
 }
 
 
-def task_settings(task, model, source="generated"):
+def task_settings(task, model, source: Literal["generated", "mimic_iv"] = "generated"):
     return benchmark_tasks.Settings(
         task=task, model=model, source=source, seeds=[0], hours=64, samples=0, sizes=SIZES,
         fitting=FITTING, inverse_penalty=0.001,

@@ -165,6 +165,7 @@ def test_the_whole_network_goes_through_segments_of_both_branches(variant):
     for b in range(2):
         ends = []
         for branch, transpose, hidden in ((network.temporal, False, hidden_t), (network.spatial, True, hidden_s)):
+            assert branch is not None
             segments = [X[b, j * T // n : (j + 1) * T // n] for j in range(n)]
             segments = [(s.T if transpose else s) + branch.PE for s in segments]
             z = loop_encoder(branch.encoder, segments[0].tolist(), hidden)

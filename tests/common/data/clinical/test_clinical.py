@@ -88,7 +88,8 @@ def test_stays_are_read_as_they_were_written(challenge):
     found = read_stays(challenge / "stays.csv", challenge / "events_b.parquet", "b")
     table = stays[stays["set"] == "b"].reset_index(drop=True)
     assert found.grid.values.shape == (8, 48, 37)
-    for place, row in table.iterrows():
+    for place, values in enumerate(table.to_numpy().tolist()):
+        row = dict(zip(table.columns, values, strict=True))
         assert found.died[place] == row["In_hospital_death"]
         assert math.isnan(found.days[place]) == (row["Length_of_stay"] == -1)
         assert math.isnan(found.descriptors[place, 2]) == (row["Height"] == -1)
@@ -98,7 +99,7 @@ def test_stays_are_read_as_they_were_written(challenge):
             observed = {min(minute // 60, 47) for minute in rows["minute"]}
             assert set(np.flatnonzero(found.grid.observed[place, :, variable])) == observed
             if len(rows):
-                last = rows.sort_values("minute", kind="stable")["value"].iloc[-1]
+                last = np.asarray(rows["value"])[np.argsort(np.asarray(rows["minute"]), kind="stable")[-1]]
                 assert found.grid.values[place, max(observed), variable] == last
 
 
