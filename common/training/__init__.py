@@ -7,7 +7,6 @@ from common.training.loop import CurveRow, evenly_spaced, train
 from common.training.recipe import Recipe
 from common.training.replica import Loss, Replica
 from common.training.seeds import derived_seed
-from common.training.side_by_side import SideBySide
 
 __all__ = [
     "Batches",
@@ -18,7 +17,6 @@ __all__ = [
     "Loss",
     "Recipe",
     "Replica",
-    "SideBySide",
     "data_parallel",
     "derived_seed",
     "evenly_spaced",

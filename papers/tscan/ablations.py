@@ -5,7 +5,7 @@ import torch
 
 from common.configuration import Parameters
 from common.experiment import Context, Measurement, main
-from common.training import SideBySide
+from common.training.side_by_side import SideBySide
 from papers.tscan.attention_profile import hours_correlations
 from papers.tscan.mortality import tensors_of
 from papers.tscan.networks import NetworkSizes, initialised, make_tscan

@@ -7,7 +7,7 @@ import torch
 
 from common.configuration import Parameters
 from common.experiment import Context, Measurement, main
-from common.training import SideBySide
+from common.training.side_by_side import SideBySide
 from papers.tscan.ablations import mean_attention
 from papers.tscan.attention_profile import causal_expectation, jaccards, spearman, top
 from papers.tscan.mortality import tensors_of

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from common.configuration import Parameters
-from common.training import Recipe, Replica, SideBySide, derived_seed
+from common.training import Recipe, Replica, derived_seed
+from common.training.side_by_side import SideBySide
 
 Score = Callable[[np.ndarray, np.ndarray], float]
 """Predictions and labels of validation stays -> a number, the higher the better."""

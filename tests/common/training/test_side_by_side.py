@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from common.errors import InputError
-from common.training import SideBySide
+from common.training.side_by_side import SideBySide
 
 
 def small(seed, width=4):

@@ -15,7 +15,7 @@ from common.errors import ConfigError, DataError, InputError
 from common.experiment import Context, run_job
 from common.metrics.classification import discrimination
 from common.records import RecordSet
-from common.training import SideBySide
+from common.training.side_by_side import SideBySide
 from papers.tscan import benchmark_tasks, comparison, explanations, length_of_stay, mortality, number_of_variables
 from papers.tscan.ablations import mean_attention
 from papers.tscan.networks import NetworkSizes, initialised, make_network
