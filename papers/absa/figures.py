@@ -94,10 +94,13 @@ def variants(records: RecordSet) -> Figure:
         for axes, data_set in zip(line, data_sets, strict=True):
             here = rows_where(rows, data_set=data_set, model=model)
             found = {name: gains for name in VARIANT_NAMES if (gains := _gains(here, name)).size}
+            if not found:
+                axes.set_axis_off()
+                continue
             colours = [COLOURS[list(VARIANT_NAMES).index(name)] for name in found]
             _bars(axes, [VARIANT_NAMES[name] for name in found], list(found.values()), colours)
             axes.tick_params(labelleft=shown != list(found))  # the panel to the left has the same names
-            axes.set_title(f"{data_set}, {MODEL_NAMES[model]}", fontsize=7)
+            axes.set_title(f"{data_set}, {MODEL_NAMES[model]}", fontsize=6)
             shown = list(found)
     for axes in panels[-1]:
         axes.set_xlabel("macro-F1 gain, points", fontsize=7)
@@ -111,9 +114,9 @@ def _of_curve(rows: pd.DataFrame, prefix: str) -> pd.DataFrame:
 
 
 def curves(records: RecordSet) -> Figure:
-    """Macro-F1 against ε_α, K and the relative γ, one line a model."""
+    """Macro-F1 against ε_α, K and the relative γ, one line a model, on MAMS."""
     rows = rows_where(measured_rows(records, EXPERIMENT, "macro_f1"), selection="validation")
-    rows = rows_where(rows, data_set=str(rows["data_set"].iloc[0]))
+    rows = rows_where(rows, data_set="mams")
     figure, panels = plt.subplots(1, 3, figsize=(PAGE_WIDTH, 2.6))
     for number, model in enumerate(_models(rows)):
         own = rows_where(rows, model=model)
@@ -212,9 +215,8 @@ def mined_words(records: RecordSet) -> Figure:
 
 
 def picked_by_round(records: RecordSet) -> Figure:
-    """Share of training sentences whose word was picked, by round; default chain, first data set."""
-    rows = rows_where(measured_rows(records, EXPERIMENT, "picked"), method="default")
-    rows = rows_where(rows, data_set=str(rows["data_set"].iloc[0]))
+    """Share of training sentences whose word was picked, by round; default chain, on MAMS."""
+    rows = rows_where(measured_rows(records, EXPERIMENT, "picked"), method="default", data_set="mams")
     figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.6))
     for axes, kind in zip(panels, ("active", "misleading"), strict=True):
         for number, model in enumerate(_models(rows)):

@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 from scipy.stats import rankdata
 
 from common.errors import DataError
@@ -152,6 +153,9 @@ def recall(records: RecordSet) -> Figure:
         for number, name in enumerate(DRAWN):
             line_with_band(axes, rows_where(rows, method=name), "rate", number, NAMES[name])
         axes.set_xscale("log")
+        rates = sorted(set(rows["rate"]))
+        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel("witnesses of a pattern, share of the bag")
         axes.set_title(title, loc="left")
     panels[0].set_ylabel("share among the most attended")
@@ -172,7 +176,7 @@ def sweeps(records: RecordSet) -> Figure:
         axes.axhline(baseline, color=COLOURS[1], linestyle="--", linewidth=1, label="ABMIL")
         axes.set_xlabel(letter)
     panels[0].set_ylabel("AUC")
-    panels[0].legend()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
