@@ -136,10 +136,14 @@ def test_a_paper_measured_on_the_processor_alone_is_recorded_under_its_name(repo
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        (
+            {"devices": (H200, H100)},
+            "records of experiment softmax_gradient in",
+        ),
         ({"devices": (H200, H100)}, "come from several devices (NVIDIA H100 80GB HBM3, NVIDIA H200)"),
         ({"dirty": True}, "5 of 5 records"),
     ],
-    ids=["two GPUs", "dirty"],
+    ids=["two GPUs in one experiment", "two GPUs, their names", "dirty"],
 )
 def test_records_that_cannot_be_cited_are_refused(repository, measured, call, changes, words):
     lay_results(repository, measured, **changes)
@@ -147,6 +151,43 @@ def test_records_that_cannot_be_cited_are_refused(repository, measured, call, ch
     assert status == 2
     assert said.startswith("error: ")
     assert words in said
+    assert not (repository / "results" / "recorded").exists()
+
+
+def add_experiment(repository, name, device):
+    """A second experiment of the template: the same cells, as if measured on another device."""
+    path = repository / "papers" / "_template" / "config.yaml"
+    shutil.copyfile(path.with_name("softmax_gradient.py"), path.with_name(f"{name}.py"))
+    head, rest = path.read_text().split("  softmax_gradient:\n")
+    entry, tail = rest.split("figures:\n")
+    path.write_text(f"{head}  softmax_gradient:\n{entry}  {name}:\n{entry}figures:\n{tail}")
+    source = repository / "results" / "_template" / "standard" / "records" / "softmax_gradient"
+    for found in sorted(source.glob("*/record.json")):
+        record = read_record(found)
+        provenance = record.provenance.model_copy(update={"device": record.provenance.device.model_copy(update=device)})
+        changed = record.model_copy(update={"experiment": name, "provenance": provenance})
+        write_record(source.parent / name / found.parent.name, changed, {})
+
+
+def test_experiments_of_one_paper_may_be_measured_on_different_gpus(repository, measured, call):
+    lay_results(repository, measured, devices=(H200,))
+    add_experiment(repository, "on_another_card", H100)
+    status, said = call("record", "_template")
+    assert status == 0, said
+    assert "results/recorded/nvidia-h100-80gb-hbm3-nvidia-h200/_template/standard/records" in said
+    assert call("tables")[0] == 0
+    assert "NVIDIA H100 80GB HBM3, NVIDIA H200" in (repository / "README.md").read_text()
+
+
+def test_a_comparison_across_gpus_is_refused(repository, measured, call):
+    lay_results(repository, measured, devices=(H200,))
+    add_experiment(repository, "on_another_card", H100)
+    path = repository / "papers" / "_template" / "claims.yaml"
+    than = "than: {experiment: softmax_gradient, metric: gradient_norm"
+    path.write_text(path.read_text().replace(than, than.replace("softmax_gradient", "on_another_card")))
+    status, said = call("record", "_template")
+    assert status == 2
+    assert "claim scaling_keeps_gradients (gradient norm, scaled minus plain" in said
     assert not (repository / "results" / "recorded").exists()
 
 
