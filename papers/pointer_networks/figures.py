@@ -98,15 +98,15 @@ def learning_curves(records: RecordSet) -> Figure:
             number += 1
     panels[0].set_title(f"hulls of {longest} points")
     reference = _reference_lengths(records)
-    for axes, experiment, metric, title in (
-        (panels[1], "triangulations", "validation_coverage", "triangles found"),
-        (panels[2], "tours", "validation_length", "tours"),
+    for axes, experiments, metric, title in (
+        (panels[1], ["triangulations"], "validation_coverage", "triangles found"),
+        (panels[2], ["tours", "tours_of_twenty"], "validation_length", "tours"),
     ):
-        rows = rows_where(measured_rows(records, experiment, metric), recipe="modern")
+        rows = pd.concat([rows_where(measured_rows(records, name, metric), recipe="modern") for name in experiments])
         trainings = [name for name in rows["training"].unique() if "random" not in str(name)]
         for number, training in enumerate(trainings):
             lines = rows_where(rows, training=training)
-            if experiment == "tours":
+            if metric == "validation_length":
                 lines = lines.assign(value=lines["value"] / reference.reindex(lines["n"]).to_numpy())
                 lines = lines.dropna(subset=["value"])
             line_with_band(axes, lines, "examples", number, str(training))
