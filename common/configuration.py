@@ -133,6 +133,18 @@ class FigureEntry(BaseModel):
     experiments: list[str]
 
 
+TABLES_OF_EVERY_PAPER = ("claims", "evidence", "reported", "reported_timing")
+
+
+class TableEntry(BaseModel):
+    """A table of the report that only this paper has: made by the function of the same name in the paper's `tables.py`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: str
+    experiments: list[str]
+
+
 class PaperConfig(BaseModel):
     """A paper's `config.yaml`."""
 
@@ -142,6 +154,7 @@ class PaperConfig(BaseModel):
     title: str
     experiments: dict[str, Experiment]
     figures: dict[str, FigureEntry] = Field(default_factory=dict)
+    tables: dict[str, TableEntry] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _experiments_have_an_order(self) -> "PaperConfig":
@@ -158,11 +171,14 @@ class PaperConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _figures_have_experiments(self) -> "PaperConfig":
-        for name, figure in self.figures.items():
-            for experiment in figure.experiments:
-                if experiment not in self.experiments:
-                    raise ValueError(f"figure {name!r} needs the experiment {experiment!r}, which is not defined")
+    def _figures_and_tables_have_experiments(self) -> "PaperConfig":
+        for kind, entries in (("figure", self.figures), ("table", self.tables)):
+            for name, entry in entries.items():
+                for experiment in entry.experiments:
+                    if experiment not in self.experiments:
+                        raise ValueError(f"{kind} {name!r} needs the experiment {experiment!r}, which is not defined")
+        if taken := sorted(set(self.tables) & set(TABLES_OF_EVERY_PAPER)):
+            raise ValueError(f"every paper has a table {taken[0]!r}; choose another name")
         return self
 
 

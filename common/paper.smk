@@ -19,7 +19,7 @@ figures = [
 ]
 tables = [
     f"<results>/tables/{name}.{suffix}"
-    for name in ("claims", "evidence", "reported", "reported_timing")
+    for name in plan.tables()
     for suffix in ("md", "csv", "tex")
 ]
 descriptions = [f"{plan.folder}/{name}" for name in ("claims.yaml", "reported.csv")]
@@ -157,7 +157,13 @@ rule tables:
     params:
         paper=plan.paper,
         scale=plan.scale,
-        sources=plan.sources("common.tables"),
+        sources=[
+            plan.sources(module)
+            for module in [
+                "common.tables",
+                *(["tables"] if plan.config.tables else []),
+            ]
+        ],
     message:
         "Writing the tables"
     shell:

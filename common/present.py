@@ -7,7 +7,9 @@ Reads records alone: no GPU, no MLflow, no data.
 
 import argparse
 import importlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jinja2
 
@@ -70,7 +72,13 @@ def paper_records(config: PaperConfig, scale: Scale, root: Path) -> RecordSet:
 
 
 def paper_tables(folder: Path, config: PaperConfig, scale: Scale, records: RecordSet) -> list[Table]:
-    """All tables of a paper: claims, evidence, and the reported numbers beside ours (timings apart)."""
+    """All tables of a paper: claims, evidence, the reported numbers beside ours (timings apart), and the paper's own.
+
+    The paper's own tables (`tables` of `config.yaml`) whose experiments have no record yet are empty.
+
+    Raises:
+        DataError: config.yaml lists a table that `tables.py` beside it has no function for.
+    """
     reported = read_reported(folder / "reported.csv")
     verdicts = judge_all(folder, records, scale)
     return [
@@ -78,7 +86,35 @@ def paper_tables(folder: Path, config: PaperConfig, scale: Scale, records: Recor
         evidence_table(config.paper, verdicts, records.records),
         reported_table(config.paper, reported, records, timing=False),
         reported_table(config.paper, reported, records, timing=True),
+        *(own_table(config, name, records) for name in config.tables),
     ]
+
+
+def own_table(config: PaperConfig, name: str, records: RecordSet) -> Table:
+    """One of the paper's own tables, by the function `name` of its `tables.py`, which gives columns and rows.
+
+    Raises:
+        DataError: there is no such function.
+    """
+    entry, columns, rows = config.tables[name], (), ()
+    found = [record for record in records.records if record.experiment in entry.experiments]
+    if {record.experiment for record in found} == set(entry.experiments):
+        function = _function_of(config, "tables", name)
+        columns, rows = function(records)
+    title = f"{config.paper}: {entry.title}"
+    return Table(name=name, title=title, columns=tuple(columns), rows=tuple(map(tuple, rows)), notes=provenance_notes(found))
+
+
+def _function_of(config: PaperConfig, module: str, name: str) -> Callable[[RecordSet], Any]:
+    """The function of a paper's `figures.py` or `tables.py` that config.yaml names. DataError when there is none."""
+    listed: Mapping[str, object] = getattr(config, module)
+    function = getattr(importlib.import_module(f"papers.{config.paper}.{module}"), name, None) if name in listed else None
+    if function is None:
+        raise DataError(
+            f"--name {name}: papers/{config.paper}/config.yaml lists the {module} {', '.join(listed) or 'none'}, "
+            f"and each must be a function in {module}.py beside it."
+        )
+    return function
 
 
 def draw(config: PaperConfig, name: str, records: RecordSet, path: Path) -> None:
@@ -87,13 +123,7 @@ def draw(config: PaperConfig, name: str, records: RecordSet, path: Path) -> None
     Raises:
         DataError: the figure is not in config.yaml, or there is no such function.
     """
-    module = importlib.import_module(f"papers.{config.paper}.figures")
-    function = getattr(module, name, None) if name in config.figures else None
-    if function is None:
-        raise DataError(
-            f"--name {name}: papers/{config.paper}/config.yaml lists the figures {', '.join(config.figures) or 'none'}, "
-            "and each must be a function in figures.py beside it."
-        )
+    function = _function_of(config, "figures", name)
     with style():
         save_figure(function(records), path)
 

@@ -23,7 +23,7 @@ from typing import get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.claims import Outcome, Verdict, judge_all, write_verdicts
-from common.configuration import FigureEntry, PaperConfig, cells_of, read_paper_config
+from common.configuration import TABLES_OF_EVERY_PAPER, FigureEntry, PaperConfig, cells_of, read_paper_config
 from common.errors import DataError, ReattendError
 from common.experiment import stop_with_message
 from common.figures import save_figure, style
@@ -299,6 +299,7 @@ def results_block(published: Recorded, others: list[Recorded]) -> str:
         f"Measured on {published.started:%Y-%m-%d}. Reproduce with `snakemake papers/{paper}/all --config scale={scale}`.",
         f"All numbers: [claims]({tables}/claims.md), [evidence]({tables}/evidence.md), "
         f"[the paper's numbers beside ours]({tables}/reported.md), [times]({tables}/reported_timing.md)"
+        + "".join(f", [{name.replace('_', ' ')}]({tables}/{name}.md)" for name in published.config.tables)
         + (f"; [figures]({figures}/)." if published.figures else "."),
     ]
     if published.sources:
@@ -368,7 +369,7 @@ def _tables_page(published: Mapping[str, Recorded | None], compared: Iterable[Pa
     for paper, results in published.items():
         if results is None:
             continue
-        names = ("claims", "evidence", "reported", "reported_timing")
+        names = (*TABLES_OF_EVERY_PAPER, *results.config.tables)
         lines = [
             f"- {name.replace('_', ', ')}: " + ", ".join(f"[{s}]({paper}/{name}.{s})" for s in ("md", "csv", "tex"))
             for name in names

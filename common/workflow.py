@@ -6,7 +6,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.configuration import PaperConfig, SuiteConfig, batches_of, read_paper_config, validate
+from common.configuration import (
+    TABLES_OF_EVERY_PAPER,
+    PaperConfig,
+    SuiteConfig,
+    batches_of,
+    read_paper_config,
+    validate,
+)
 from common.provenance import REPOSITORY, source_digest
 from common.records import Scale
 from common.scale import Choice, choose_scale
@@ -71,6 +78,10 @@ class PaperPlan:
         """The experiments that figures show."""
         return {experiment for figure in self.config.figures.values() for experiment in figure.experiments}
 
+    def tables(self) -> list[str]:
+        """Names of the tables: those that every paper has, and its own."""
+        return [*TABLES_OF_EVERY_PAPER, *self.config.tables]
+
     def earlier_batches(self, experiment: str) -> list[tuple[str, str]]:
         """(experiment, batch) of every job whose results this experiment starts from."""
         earlier = self.config.experiments[experiment].after
@@ -99,6 +110,7 @@ class PaperPlan:
             "title": self.config.title,
             "questions": {name: entry.question for name, entry in self.config.experiments.items()},
             "captions": {name: entry.caption for name, entry in self.config.figures.items()},
+            "titles": {name: entry.title for name, entry in self.config.tables.items()},
         }
 
     def minutes(self, experiment: str) -> int:

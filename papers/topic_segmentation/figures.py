@@ -11,29 +11,12 @@ from common.metrics.segmentation import CONVENTIONS
 from common.records import RecordSet
 from common.statistics import mean_interval
 from papers.topic_segmentation.conventions import system_scores
-
-CONVENTION_NAMES = {
-    "standard": "standard",
-    "half_even": "halves rounded to even",
-    "pooled": "windows of all documents pooled",
-    "corpus_window": "one k for the data set",
-    "fixed_10": "k = 10",
-    "concatenated": "documents concatenated",
-    "concatenated_inner_gaps": "concatenated, k from inner gaps",
-    "final_boundary": "end of document is a boundary",
-    "padded": "ends padded",
-}
-
-
-def _unsupervised(records: RecordSet) -> pd.DataFrame:
-    table = records.table()
-    keep = table["experiment"].isin(["lexical", "embedding"]).to_numpy()
-    return table.loc[keep, :]
+from papers.topic_segmentation.tables import CONVENTION_NAMES, unsupervised
 
 
 def conventions(records: RecordSet) -> Figure:
     """P_k of the same segmentations under every convention: one table of numbers a data set, shaded by value."""
-    scores = system_scores(_unsupervised(records), "pk")
+    scores = system_scores(unsupervised(records), "pk")
     data_sets = list(dict.fromkeys(scores.index.get_level_values("data_set")))
     names = [name for name in CONVENTIONS if name in scores.columns]
     height = sum(len(scores.loc[[data_set]]) for data_set in data_sets)
@@ -79,7 +62,7 @@ def turned_pairs(records: RecordSet) -> Figure:
 
 def segmenters(records: RecordSet) -> Figure:
     """P_k and WindowDiff of every unsupervised segmenter, number of segments found, by data set."""
-    rows = rows_where(_unsupervised(records), convention="standard", count="found")
+    rows = rows_where(unsupervised(records), convention="standard", count="found")
     methods = list(dict.fromkeys(rows["method"]))
     data_sets = list(dict.fromkeys(rows["data_set"]))
     figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 0.2 * len(methods) + 1.4), sharey=True)

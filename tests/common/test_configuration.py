@@ -83,6 +83,19 @@ def test_a_value_is_given_for_all_scales_or_for_each(tmp_path):
         read_paper_config(written(tmp_path, content))
 
 
+@pytest.mark.parametrize(
+    ("name", "experiment", "words"),
+    [
+        ("norms", "softmax_gradients", "table 'norms' needs the experiment 'softmax_gradients', which is not defined"),
+        ("claims", "softmax_gradient", "every paper has a table 'claims'; choose another name"),
+    ],
+)
+def test_a_table_of_the_papers_own_that_cannot_be_made_is_an_error(tmp_path, name, experiment, words):
+    content = template() | {"tables": {name: {"title": "a title", "experiments": [experiment]}}}
+    with pytest.raises(ConfigError, match=words):
+        read_paper_config(written(tmp_path, content))
+
+
 def test_a_duplicate_key_is_an_error_with_its_line(tmp_path):
     with pytest.raises(ConfigError, match="line 1: the key 'paper' is given twice"):
         read_yaml(written(tmp_path, "paper: a\npaper: b\n"))

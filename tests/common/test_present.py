@@ -5,11 +5,12 @@ import json
 import re
 import shutil
 import sys
+import types
 
 import pytest
 
 from common import present
-from common.configuration import read_paper_config
+from common.configuration import TableEntry, read_paper_config
 from common.errors import DataError
 from common.records import RecordSet, read_record, write_record
 from tests.example_records import TEMPLATE, measure_template
@@ -175,3 +176,36 @@ def test_a_figure_that_config_lists_must_be_a_function(measured, tmp_path):
     config.figures["missing"] = config.figures["gradient_against_dimension"]
     with pytest.raises(DataError, match=r"each must be a function in figures\.py"):
         present.draw(config, "missing", RecordSet(measured / "standard" / "records"), tmp_path / "missing")
+
+
+@pytest.fixture
+def with_own_table(monkeypatch):
+    """The template's configuration with a table of its own, made by a module that stands in for `tables.py`."""
+    config = read_paper_config(TEMPLATE / "config.yaml")
+    config.tables["norms"] = TableEntry(title="gradient norms", experiments=["softmax_gradient"])
+    module = types.SimpleNamespace(
+        norms=lambda records: (("seeds", "of"), [[str(len(records.records)), records.records[0].paper]])
+    )
+    monkeypatch.setitem(sys.modules, "papers._template.tables", module)
+    return config
+
+
+def test_a_table_of_the_papers_own_stands_beside_the_others(measured, with_own_table):
+    records = RecordSet(measured / "standard" / "records")
+    own = present.paper_tables(TEMPLATE, with_own_table, "standard", records)[-1]
+    assert (own.name, own.title) == ("norms", "_template: gradient norms")
+    assert (own.columns, own.rows) == (("seeds", "of"), (("5", "_template"),))
+    assert "5 records" in own.notes[0]
+
+
+def test_a_table_of_the_papers_own_is_empty_before_its_experiments_are_measured(measured, with_own_table):
+    records = RecordSet(measured / "standard" / "records")
+    records.records = []
+    own = present.paper_tables(TEMPLATE, with_own_table, "standard", records)[-1]
+    assert (own.columns, own.rows) == ((), ())
+
+
+def test_a_table_that_config_lists_must_be_a_function(measured, with_own_table):
+    with_own_table.tables["missing"] = with_own_table.tables["norms"]
+    with pytest.raises(DataError, match=r"each must be a function in tables\.py"):
+        present.own_table(with_own_table, "missing", RecordSet(measured / "standard" / "records"))

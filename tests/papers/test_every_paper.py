@@ -60,6 +60,13 @@ def test_every_figure_is_a_function(paper):
         assert callable(getattr(module, name, None)), f"papers/{paper}/figures.py has no function {name}"
 
 
+def test_every_table_of_its_own_is_a_function(paper):
+    config = read_paper_config(FOLDER / paper / "config.yaml")
+    for name in config.tables:
+        module = importlib.import_module(f"papers.{paper}.tables")
+        assert callable(getattr(module, name, None)), f"papers/{paper}/tables.py has no function {name}"
+
+
 def test_it_has_a_reference_to_cite(paper):
     assert re.search(r"^@\w+\{[\w:.-]+,", (FOLDER / paper / "references.bib").read_text(encoding="utf-8"), flags=re.MULTILINE)
 

@@ -12,7 +12,16 @@ from common.experiment import Context, Measurement
 from common.metrics.segmentation import CONVENTIONS, pk
 from common.provenance import REPOSITORY
 from common.records import RecordSet
-from papers.topic_segmentation import coherence, conventions, embedding, heads, lexical, paragraph_pairs, supervised_baseline
+from papers.topic_segmentation import (
+    coherence,
+    conventions,
+    embedding,
+    heads,
+    lexical,
+    paragraph_pairs,
+    supervised_baseline,
+    tables,
+)
 from papers.topic_segmentation.conventions import agreement, system_scores, turned_pairs
 from papers.topic_segmentation.scoring import add_scores, pk_by_part
 from papers.topic_segmentation.subjects import documents_of
@@ -244,6 +253,20 @@ def test_what_a_convention_moves(monkeypatch):
     assert list(system_scores(table(scores), "pk").columns) == ["fixed_10", "standard"]
     with pytest.raises(ConfigError, match="asks for the results of 'other'"):
         conventions.run(settings.model_copy(update={"experiments": ["other"]}), context)
+
+
+def test_the_table_of_conventions_shows_every_system_that_learns_nothing_and_its_range(monkeypatch):
+    row = {"metric": "pk", "data_set": "d", "count": "found"}
+    rows = [
+        {**row, "experiment": "lexical", "method": "c99", "convention": "standard", "value": 12.04},
+        {**row, "experiment": "lexical", "method": "c99", "convention": "fixed_10", "value": 20.0},
+        {**row, "experiment": "embedding", "method": "minilm_c99", "convention": "standard", "value": 7.0},
+        {**row, "experiment": "heads", "method": "stp", "convention": "standard", "value": 1.0},
+    ]
+    monkeypatch.setattr(RecordSet, "table", lambda _: pd.DataFrame(rows))
+    columns, lines = tables.conventions(RecordSet(REPOSITORY / "nowhere"))
+    assert list(columns) == ["Data set", "System", "standard", "k = 10", "range"]
+    assert lines == [["d", "c99", "12.0", "20.0", "8.0"], ["d", "minilm_c99", "7.0", "–", "0.0"]]
 
 
 def test_systems_of_all_experiments_and_data_sets_of_the_first(monkeypatch):
