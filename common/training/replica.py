@@ -15,6 +15,7 @@ from common.kernels.checks import check_positive_int
 from common.training.batches import Batches, Buckets
 from common.training.data_parallel import DataParallel
 from common.training.recipe import Recipe
+from common.training.side_by_side import SideBySide
 
 # Mean loss of a batch, float32, from the network and the tensors of its bucket (first size: batch size). Called under the
 # recipe's autocast. Must not draw random numbers or wait for the device.
@@ -224,7 +225,10 @@ class Replica:
             gradients = [x.grad for x in self.network.parameters() if x.grad is not None]
             self.parallel.average([*gradients, loss])
         if self.recipe.clip_norm is not None:
-            clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
+            if isinstance(self.network, SideBySide):
+                self.network.clip_gradients(self.recipe.clip_norm)
+            else:
+                clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
         self._optimiser.step()
         self._loss_sum.add_(loss)
 

@@ -56,3 +56,22 @@ class SideBySide(nn.Module):
             return functional_call(self._skeleton[0], (parameters, buffers), inputs, keywords)
 
         return torch.vmap(one, randomness="different")(parameters, buffers, *inputs)
+
+    @torch.no_grad()
+    def clip_gradients(self, greatest: float) -> None:
+        """Scale the gradient of every network by itself to an L2 norm of at most `greatest`."""
+        gradients = [x.grad for x in self.parameters() if x.grad is not None]
+        norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+        scales = (greatest / (norms + 1e-6)).clamp(max=1)
+        for gradient in gradients:
+            gradient.mul_(scales.reshape(-1, *[1] * (gradient.ndim - 1)))
+
+    def network(self, number: int) -> nn.Module:
+        """One of the networks as a module of its own, a copy, in the mode that all are in."""
+        module = deepcopy(self._skeleton[0]).to_empty(device=next(self.parameters()).device)
+        with torch.no_grad():
+            for name, x in module.named_parameters():
+                x.copy_(self.get_parameter(self._names[name])[number])
+            for name, x in module.named_buffers():
+                x.copy_(self.get_buffer(self._buffer_names[name])[number])
+        return module
