@@ -1,7 +1,8 @@
 """The distance-based positional encoding of OAT (Fang et al., 2024), and the sinusoidal one beside it.
 
 One table W [T, w], w = 86 for D = 512, serves row, column and flag: PE(row, column, flag) = concat(W_row, W_column, W_flag),
-cut to D/2 entries. The distance-based table is optimised until cos(W_i, W_j) = exp(-(i - j)^2 / (2 σ^2)), with rows of one norm.
+cut to D/2 entries. The distance-based table is optimised until cos(W_i, W_j) = exp(-(i - j)^2 / (2 σ^2)); its rows have one
+norm.
 """
 
 from functools import lru_cache

@@ -30,7 +30,11 @@ class Settings(Parameters):
 
 
 def run(settings: Settings, context: Context) -> Measurement:
-    """Rows of `scoring.add_scores` (`sequence_score`, `behaviour_difference` and others), one method a predictor; and `next_cell_cross_entropy` of the walk and of chance."""
+    """Score every predictor.
+
+    Rows of `scoring.add_scores` (`sequence_score`, `behaviour_difference` and others), one method a predictor; and
+    `next_cell_cross_entropy` of the walk and of chance.
+    """
     measurement = Measurement()
     parts = parts_of(settings.protocol, *load(settings.data_set))
     tested = [parts.records[number] for number in parts.test]
