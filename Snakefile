@@ -41,6 +41,17 @@ rule all:
         ],
 
 
+rule report:
+    input:
+        [],
+    log:
+        "logs/report.log",
+    conda:
+        "envs/reattend.yaml"
+    shell:
+        "python -m common.site 2>&1 | tee {log}"
+
+
 rule doctor:
     input:
         [],
