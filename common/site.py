@@ -249,9 +249,9 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         pages = build(arguments.out.resolve())
+        print(f"{len(pages)} pages; open {arguments.out / 'index.html'}")
     except ReattendError as error:
         stop_with_message(error)
-    print(f"{len(pages)} pages; open {arguments.out / 'index.html'}")
 
 
 if __name__ == "__main__":

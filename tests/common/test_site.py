@@ -48,8 +48,8 @@ class Page(HTMLParser):
         self.references, self.ids, self.unlabelled = [], [], []
         self.feed(text)
 
-    def handle_starttag(self, tag, attributes):
-        found = dict(attributes)
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
         self.references += [found[name] for name in ("href", "src") if name in found]
         self.ids += [found["id"]] if "id" in found else []
         if tag == "img" and not found.get("alt"):
