@@ -19,13 +19,14 @@ class Recipe(Parameters):
         batch_size: examples a step.
         clip_norm: greatest L2 norm of the whole gradient; None is no clipping.
         precision: "bfloat16" computes forward and backward under autocast; parameters, loss and optimiser stay float32.
-        schedule: of the learning rate after the warm-up: "constant", or a fall to `final_factor` of it by the last step, as
-            half a "cosine" or "exponential"ly.
+        schedule: of the learning rate after the warm-up: "constant"; a fall to `final_factor` of it by the last step, as half a
+            "cosine" or "exponential"ly; or "steps", a tenth of it from each of the `milestones` on.
         warmup_steps: first steps, in which the rate rises linearly.
         final_factor: last learning rate over the greatest one; "exponential" needs more than 0.
         betas: of "adam" and "adamw": how much of the running means of gradients and of their squares a step keeps.
         weight_decay: of "adamw": the share of a matrix, times the learning rate, that a step takes away; other parameters,
-            such as gains and biases, keep theirs.
+            such as gains and biases, keep theirs. Of "adam": the factor of every parameter that is added to its gradient.
+        milestones: of "steps": shares of the training.
     """
 
     optimiser: Literal["sgd", "adam", "adamw"]
@@ -33,16 +34,26 @@ class Recipe(Parameters):
     batch_size: int = Field(ge=1)
     clip_norm: float | None = Field(default=None, gt=0)
     precision: Literal["float32", "bfloat16"] = "float32"
-    schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    schedule: Literal["constant", "cosine", "exponential", "steps"] = "constant"
     warmup_steps: int = Field(default=0, ge=0)
     final_factor: float = Field(default=0.01, gt=0, le=1)
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=0.0, ge=0)
+    milestones: tuple[float, ...] = ()
 
     @model_validator(mode="after")
     def _weight_decay_has_an_optimiser(self) -> "Recipe":
-        if self.weight_decay and self.optimiser != "adamw":
-            raise ValueError(f"weight_decay is {self.weight_decay} with {self.optimiser!r}; only 'adamw' takes it")
+        if self.weight_decay and self.optimiser == "sgd":
+            raise ValueError(f"weight_decay is {self.weight_decay} with 'sgd'; only 'adam' and 'adamw' take it")
+        return self
+
+    @model_validator(mode="after")
+    def _milestones_have_a_schedule(self) -> "Recipe":
+        if bool(self.milestones) != (self.schedule == "steps") or any(not 0 < share < 1 for share in self.milestones):
+            raise ValueError(
+                f"milestones is {list(self.milestones)} with {self.schedule!r}; 'steps' takes shares between 0 and 1, the "
+                "others none"
+            )
         return self
 
     def rate(self, step: int, steps: int) -> float:
@@ -51,6 +62,8 @@ class Recipe(Parameters):
             return self.learning_rate * (step + 1) / self.warmup_steps
         if self.schedule == "constant":
             return self.learning_rate
+        if self.schedule == "steps":
+            return self.learning_rate * 0.1 ** sum(step >= share * steps for share in self.milestones)
         progress = (step - self.warmup_steps) / max(steps - 1 - self.warmup_steps, 1)
         if self.schedule == "exponential":
             return self.learning_rate * self.final_factor**progress
@@ -68,7 +81,9 @@ class Recipe(Parameters):
         if self.optimiser == "sgd":
             return torch.optim.SGD(parameters, lr=rate, fused=fused)
         if self.optimiser == "adam":
-            return torch.optim.Adam(parameters, lr=rate, betas=self.betas, fused=fused, capturable=fused)
+            return torch.optim.Adam(
+                parameters, lr=rate, betas=self.betas, weight_decay=self.weight_decay, fused=fused, capturable=fused
+            )
         groups = [
             {"params": [x for x in parameters if x.ndim == 2], "weight_decay": self.weight_decay},
             {"params": [x for x in parameters if x.ndim != 2], "weight_decay": 0.0},
