@@ -13,7 +13,7 @@ from common.configuration import Parameters
 from common.data.market1501 import ImageSet
 from common.experiment import Context
 from common.metrics.reidentification import QueryScores, cosine_distances, market_scores
-from common.training import Recipe, Replica, derived_seed, train
+from common.training import Recipe, Replica, derived_seed, evenly_spaced, train
 from papers.person_reid.augmentation import augmented, normalised
 from papers.person_reid.blocks import BlockName
 from papers.person_reid.losses import batch_hard_triplet, smoothed_cross_entropy
@@ -109,7 +109,15 @@ def make_network(job: Job, identities: int) -> ReidNetwork:
 
 
 def train_all(
-    jobs: Sequence[Job], images: ImageSet, schedule: Schedule, context: Context, after: Callable[[Job, ReidNetwork], Scores]
+    jobs: Sequence[Job],
+    images: ImageSet,
+    schedule: Schedule,
+    context: Context,
+    after: Callable[[Job, ReidNetwork], Scores],
+    *,
+    label: str = "networks",
+    curve: Callable[[ReidNetwork], float] | None = None,
+    curve_rows: int = 1,
 ) -> dict[str, Scores]:
     """Train every job on the same images, and score it.
 
@@ -121,9 +129,12 @@ def train_all(
         schedule: of all jobs.
         context: of the cell.
         after: called with each trained network, in evaluation mode; returns its scores.
+        label: of the checkpoints, where a cell trains more than once.
+        curve: called during training, in evaluation mode; its numbers are the score `curve`.
+        curve_rows: how often.
 
     Returns:
-        Name of the job -> scores.
+        Name of the job -> scores, with `loss` (mean since the last row of the curve) and, with `curve`, `curve` and `curve_step`.
     """
     device = torch.device(context.device)
     pixels = torch.from_numpy(images.pixels).to(device)
@@ -143,10 +154,15 @@ def train_all(
                 f.float(), target, schedule.margin
             )
 
+    def evaluate(replica: Replica) -> dict[str, float]:
+        assert curve is not None
+        assert isinstance(replica.network, ReidNetwork)
+        return {"curve": curve(replica.network)}
+
     for start in range(0, len(jobs), schedule.side_by_side):
         group = jobs[start : start + schedule.side_by_side]
-        label = f"scores_{start}"
-        kept = context.checkpoints.load(label) if context.checkpoints is not None else None
+        kept_as = f"{label}_{start}"
+        kept = context.checkpoints.load(kept_as) if context.checkpoints is not None else None
         if kept is not None and list(kept) == [job.name for job in group]:
             found |= kept
             progress.step("resumed", steps=len(group) * schedule.steps)
@@ -165,15 +181,19 @@ def train_all(
                     buckets={0: (torch.from_numpy(rows).to(device), seeds.to(device))},
                     steps=schedule.steps,
                     order_seed=job.seed,
+                    curve_steps=evenly_spaced(schedule.steps, curve_rows),
                 )
             )
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=True):
-            curves = train(replicas, progress=progress)
+            curves = train(replicas, evaluate=evaluate if curve is not None else None, progress=progress)
             for job, replica in zip(group, replicas, strict=True):
                 assert isinstance(replica.network, ReidNetwork)
-                found[job.name] = {"loss": [curves[job.name][-1]["loss"]], **after(job, replica.network)}
+                rows = curves[job.name]
+                found[job.name] = {"loss": [rows[-1]["loss"]], **after(job, replica.network)}
+                if curve is not None:
+                    found[job.name] |= {"curve": [row["curve"] for row in rows], "curve_step": [row["step"] for row in rows]}
         if context.checkpoints is not None:
-            context.checkpoints.save(label, {job.name: found[job.name] for job in group})
+            context.checkpoints.save(kept_as, {job.name: found[job.name] for job in group})
     return found
 
 
