@@ -90,7 +90,7 @@ def market_scores(
     n = counts.clamp(min=1)
     precision = right.cumsum(dim=1) / ranks
     last = (right * ranks).amax(dim=1)
-    first = torch.where(counted, right.argmax(dim=1) + 1, 0)
+    first = torch.where(counted, torch.where(right > 0, ranks, torch.inf).amin(dim=1), 0.0).long()
     return QueryScores(
         counted, (precision * right).sum(dim=1) / n, torch.where(counted, n / last.clamp(min=1), 0.0), first
     )  # fmt: skip

@@ -16,9 +16,14 @@ AREA, RATIO = (0.02, 0.33), (0.3, 3.3)  # of an erased rectangle: share of the i
 ATTEMPTS = 10  # to find a rectangle that lies in the image
 
 
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """[channels, 1, 1], filled on the device: a captured step may copy nothing from the CPU."""
+    return torch.stack([torch.full((), value, device=device) for value in values])[:, None, None]
+
+
 def normalised(images: Tensor) -> Tensor:
     """float32 images of mean 0 and deviation 1 over ImageNet, from [B, 3, H, W] in 0..255; channels last."""
-    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))
+    mean, std = (_per_channel(values, images.device) for values in (MEAN, STD))
     return ((images.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
@@ -43,7 +48,7 @@ def augmented(images: Tensor, seed: Tensor, padding: int) -> Tensor:
     padded = torch.nn.functional.pad(images, [padding] * 4)
     number, channel = torch.arange(B, device=device)[:, None, None, None], torch.arange(3, device=device)[None, :, None, None]
     cropped = padded[number, channel, rows[:, None, :, None], columns[:, None, None, :]].float()
-    mean = 255 * torch.tensor(MEAN, device=device)[:, None, None]
+    mean = 255 * _per_channel(MEAN, device)
     return normalised(torch.where(erased(B, H, W, mixed_seed(seed, 1))[:, None], mean, cropped))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import PIL
 import torch
 from joblib import Parallel, delayed
 from pydantic import Field
@@ -265,7 +266,7 @@ def figreid(
     """
     wanted = plan(place, seed, counts, difficulty.look_alikes)
     content = {
-        "kind": "FigReID", "version": VERSION, "place": place, "seed": seed, "size": list(size),
+        "kind": "FigReID", "version": VERSION, "pillow": PIL.__version__, "place": place, "seed": seed, "size": list(size),
         "counts": counts.model_dump(mode="json"), "difficulty": difficulty.model_dump(mode="json"),
     }  # fmt: skip
     stored = cached_features(content, lambda: _draw(wanted, place, seed, difficulty, size))

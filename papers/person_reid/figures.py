@@ -158,14 +158,14 @@ def rules(records: RecordSet) -> Figure:
     """Coefficients of positions beside what a single position adds."""
     coefficients = rows_where(measured_rows(records, "search", "coefficient"), target="map").sort_values(["stage", "block"])
     maps = measured_rows(records, "search", "map")
-    plain = rows_where(maps, layout="none")["value"].mean()
+    by_seed = maps.pivot_table(index="seed", columns="layout", values="value")
     labels = [f"{int(row.stage)}.{int(row.block)}" for row in coefficients.itertuples()]
     figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.3), sharey=True)
     values = coefficients["value"].to_numpy(dtype=np.float64).tolist()
     _bars(panels[0], labels, values, values, values, COLOURS[0])
     panels[0].set_title("coefficient of the additive model", loc="left")
     intervals = [
-        mean_interval(rows_where(maps, layout=label)["value"].to_numpy(dtype=np.float64) - plain) for label in labels
+        mean_interval((by_seed[label] - by_seed["none"]).dropna().to_numpy(dtype=np.float64)) for label in labels
     ]  # fmt: skip
     _bars(
         panels[1], labels, [i.mean for i in intervals], [i.mean if i.low is None else i.low for i in intervals],

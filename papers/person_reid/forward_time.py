@@ -106,10 +106,10 @@ def forward_times(
     if mode == "graph" and device == "cpu":
         raise InputError("mode is 'graph' on the CPU; only a CUDA device has graphs. Take 'eager'.")
     x = images.to(device, DTYPES[precision]).contiguous(memory_format=torch.channels_last)
+    for network in networks.values():
+        network.eval().to(device, DTYPES[precision])
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     with torch.inference_mode():
-        for network in networks.values():
-            network.eval().to(device, DTYPES[precision])
-            network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         passes = {name: _passes(network, x, mode) for name, network in networks.items()}
         for run in passes.values():
             for _ in range(repeats.warm_up):

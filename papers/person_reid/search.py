@@ -1,6 +1,6 @@
 """At which positions should the block stand? A search in phases, an additive model of it, and what is chosen for fresh seeds.
 
-1. Every single position, and all 16 subsets of the last blocks of the four stages.
+1. The plain network, every single position, and all 16 subsets of the last blocks of the four stages.
 2. Within the stages of the best two subsets: attention first, last, at every other block, at all.
 3. Random layouts that no phase has seen: they test the rules, which are fitted on phases 1 and 2.
 
@@ -45,7 +45,7 @@ class Settings(Parameters):
         difficulty: of its cameras and nuisances.
         schedule: of every training.
         seeds: of the trainings of a layout.
-        single_seeds: of those of the single positions, whose differences a claim judges.
+        single_seeds: of those of the plain network and of single positions, whose differences a claim judges.
         best_masks: subsets of stages that phase 2 refines.
         within: layouts of phase 2 at most.
         random: layouts of phase 3.
@@ -129,7 +129,8 @@ def run(settings: Settings, context: Context) -> Measurement:
 
     singles: list[Layout] = [frozenset([place]) for place in positions(depth)]
     masks = stage_masks(depth)
-    try_layouts("singles", singles, settings.single_seeds)
+    often: list[Layout] = [frozenset(), *singles]
+    try_layouts("singles", often, settings.single_seeds)
     try_layouts("masks", masks, settings.seeds)
     refined = sorted((mask for mask in masks if mask), key=lambda mask: -mean_map(found, mask, settings.seeds))
     try_layouts(
@@ -139,7 +140,7 @@ def run(settings: Settings, context: Context) -> Measurement:
     held_out = random_layouts(depth, settings.random, settings.random_blocks, fitted, rng)
     try_layouts("random", held_out, settings.seeds)
 
-    used = {layout: settings.single_seeds if layout in singles else settings.seeds for layout in phases}
+    used = {layout: settings.single_seeds if layout in often else settings.seeds for layout in phases}
     for layout, phase in phases.items():
         for seed in used[layout]:
             for metric, values in found[f"{name_of(layout)} seed {seed}"].items():

@@ -184,7 +184,7 @@ def train_all(
                     curve_steps=evenly_spaced(schedule.steps, curve_rows),
                 )
             )
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False, allow_tf32=True):
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True):
             curves = train(replicas, evaluate=evaluate if curve is not None else None, progress=progress)
             for job, replica in zip(group, replicas, strict=True):
                 assert isinstance(replica.network, ReidNetwork)
