@@ -113,3 +113,30 @@ def test_betas_say_how_much_of_the_past_a_step_keeps():
 def test_bad_values_are_refused(wrong):
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         Recipe(**{**SGD, **wrong})
+
+
+def test_steps_fall_by_ten_at_each_milestone():
+    recipe = Recipe(**SGD, schedule="steps", milestones=(0.5, 0.75), warmup_steps=1)
+    assert [recipe.rate(step, 8) for step in range(8)] == pytest.approx([2, 2, 2, 2, 0.2, 0.2, 0.02, 0.02])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"schedule": "steps"}, {"milestones": (0.5,)}, {"schedule": "steps", "milestones": (0.5, 1.0)}],
+    ids=str,
+)
+def test_milestones_go_with_steps_and_are_shares(wrong):
+    with pytest.raises(ValidationError, match="milestones"):
+        Recipe(**{**SGD, **wrong})
+
+
+def test_adam_adds_its_weight_decay_to_the_gradient_of_every_parameter():
+    network, rate = torch.nn.Linear(1, 1), torch.ones(())
+    optimiser = Recipe(optimiser="adam", learning_rate=1.0, batch_size=1, weight_decay=0.5).make_optimiser(network, rate)
+    with torch.no_grad():
+        network.weight.fill_(4.0)
+        network.bias.fill_(-4.0)
+    network.weight.grad, network.bias.grad = torch.full((1, 1), -1.0), torch.full((1,), -1.0)
+    optimiser.step()  # gradients -1 + 0.5 · 4 = 1 and -1 - 0.5 · 4 = -3: the first step of Adam is the rate against their sign
+    assert network.weight.item() == pytest.approx(3.0, abs=1e-6)
+    assert network.bias.item() == pytest.approx(-3.0, abs=1e-6)

@@ -261,14 +261,18 @@ def copied(source: nn.Module, target: nn.Module):
     return target.double().eval()
 
 
-@pytest.mark.parametrize("name", ["se", "ese", "eca", "gc"])
+@pytest.mark.parametrize("name", ["se", "ese", "eca", "cbam", "gc"])
 def test_blocks_equal_timms(name):
-    layers = pytest.importorskip("timm.layers")
+    module = {"se": "squeeze_excite", "ese": "squeeze_excite", "eca": "eca", "cbam": "cbam", "gc": "global_context"}[name]
+    layers = pytest.importorskip(f"timm.layers.{module}")
     theirs = {
         "se": lambda: layers.SEModule(64, rd_ratio=1 / 16, rd_divisor=1),
         "ese": lambda: layers.EffectiveSEModule(64),
         "eca": lambda: layers.EcaModule(64),
-        "gc": lambda: layers.GlobalContext(64, rd_ratio=1 / 8, rd_divisor=1),
+        "cbam": lambda: layers.CbamModule(64),
+        "gc": lambda: layers.GlobalContext(64, fuse_add=True, fuse_scale=False),
     }[name]()
     block, x = shaken(make_block(name, 64, H * W, 16)), draw(B, 64, H, W)
+    if isinstance(block, GlobalContext):
+        theirs.mlp_add.norm.eps = block.norm.eps
     torch.testing.assert_close(block(x), copied(block, theirs)(x))
