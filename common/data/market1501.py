@@ -16,9 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from common.errors import DataError, InputError
 
 JUNK, DISTRACTOR = -1, 0
-FOLDERS: Mapping[str, str] = MappingProxyType(
-    {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-)
+FOLDERS: Mapping[str, str] = MappingProxyType({"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"})
 _NAME = re.compile(r"(-1|\d{4})_c(\d)s(\d+)_(\d{6})_(\d{2})\.jpg", flags=re.ASCII)
 
 
@@ -80,8 +78,8 @@ def parse_name(name: str) -> Name:
     match = _NAME.fullmatch(name)
     if match is None:
         raise DataError(
-            f"{name!r} is no name of Market-1501: expected <identity>_c<camera>s<sequence>_<frame>_<box>.jpg with an identity of "
-            "four digits or -1, such as 0002_c1s1_000451_03.jpg. Rename the file or take it out of the folder."
+            f"{name!r} is no name of Market-1501: expected <identity>_c<camera>s<sequence>_<frame>_<box>.jpg with an identity "
+            "of four digits or -1, such as 0002_c1s1_000451_03.jpg. Rename the file or take it out of the folder."
         )
     identity, camera, sequence, frame, box = map(int, match.groups())
     if camera == 0:

@@ -70,7 +70,7 @@ def market_scores(
     shape = len(query_identities), len(gallery_identities)
     if tuple(distances.shape) != shape or len(query_cameras) != shape[0] or len(gallery_cameras) != shape[1]:
         raise InputError(
-            f"distances is {list(distances.shape)} with {shape[0]} and {len(query_cameras)} identities and cameras of queries, "
+            f"distances is {list(distances.shape)} with {shape[0]} and {len(query_cameras)} identities and cameras of queries "
             f"{shape[1]} and {len(gallery_cameras)} of the gallery; expected [queries, gallery] and one of each for every image."
         )
     if not torch.isfinite(distances).all():
@@ -97,7 +97,7 @@ def market_scores(
 
 
 def by_part(scores: QueryScores, identities: Tensor, parts: int) -> list[float]:
-    """mAP of the queries of each part of the identities, for intervals over them.
+    """MAP of the queries of each part of the identities, for intervals over them.
 
     Args:
         scores: of the queries.

@@ -1,7 +1,7 @@
 """CBAM (Woo et al., ECCV 2018): a gate on channels, then a gate on positions.
 
-    x' = x  · σ(MLP(mean over positions) + MLP(max over positions))      MLP: C -> C/16 -> C
-    y  = x' · σ(BN(conv7x7([mean over channels; max over channels])))
+x' = x  · σ(MLP(mean over positions) + MLP(max over positions))      MLP: C -> C/16 -> C
+y  = x' · σ(BN(conv7x7([mean over channels; max over channels])))
 """
 
 import torch
@@ -25,7 +25,7 @@ class CBAM(nn.Module):
         self.norm = nn.BatchNorm2d(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W] to the same shape."""
+        """X [B, C, H, W] to the same shape."""
         x = x * torch.sigmoid(self.MLP(x.mean(dim=(2, 3), keepdim=True)) + self.MLP(x.amax(dim=(2, 3), keepdim=True)))
         pooled = torch.cat([x.mean(dim=1, keepdim=True), x.amax(dim=1, keepdim=True)], dim=1)
         return x * torch.sigmoid(self.norm(self.conv(pooled)))

@@ -37,7 +37,7 @@ class EffectiveSE(nn.Module):
         self.W = nn.Conv2d(C, C, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W] to the same shape."""
+        """X [B, C, H, W] to the same shape."""
         return x * nn.functional.hardsigmoid(self.W(x.mean(dim=(2, 3), keepdim=True)))
 
 
@@ -50,6 +50,6 @@ class ECA(nn.Module):
         self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W] to the same shape."""
+        """X [B, C, H, W] to the same shape."""
         z = x.mean(dim=(2, 3))
         return x * torch.sigmoid(self.conv(z[:, None])).transpose(1, 2)[..., None]

@@ -11,11 +11,12 @@ import torch
 from common.configuration import Parameters
 from common.experiment import Context, Measurement, main
 from common.metrics.reidentification import by_part, scores_in_short
+from papers.person_reid.blocks import BlockName
 from papers.person_reid.figreid import Counts, Difficulty, figreid
 from papers.person_reid.forward_time import multiply_adds
 from papers.person_reid.layouts import name_of
 from papers.person_reid.methods import Method, attention_of, backbone_of, chosen_layouts
-from papers.person_reid.network import Backbone, ReidNetwork
+from papers.person_reid.network import Backbone, Position, ReidNetwork
 from papers.person_reid.training import Job, Schedule, Scores, Trial, make_network, train_all
 
 OURS = "little_best"
@@ -62,20 +63,21 @@ def run(settings: Settings, context: Context) -> Measurement:
     street = figreid("street", settings.data_seed, settings.counts, settings.difficulty, settings.backbone.size)
     robot = figreid("robot", settings.data_seed, settings.robot_counts, settings.difficulty, settings.backbone.size)
     trials = {
-        name: Trial.of(parts["query"], parts["gallery"], context.device) for name, parts in (("street", street), ("robot", robot))
+        name: Trial.of(parts["query"], parts["gallery"], context.device)
+        for name, parts in (("street", street), ("robot", robot))
     }
     jobs, places = [], {}
     for name, method in settings.methods.items():
-        attention = attention_of(method, settings.backbone, best)
-        places[name] = {"group": "compared", "layout": name_of(attention)}
-        jobs += [Job(name, backbone_of(method, settings.backbone), attention, seed) for seed in settings.seeds]
+        own = attention_of(method, settings.backbone, best)
+        places[name] = {"group": "compared", "layout": name_of(own)}
+        jobs += [Job(name, backbone_of(method, settings.backbone), own, seed) for seed in settings.seeds]
     block = settings.methods[OURS].block
     assert block is not None
     for group in ("top", "bottom"):
         for number, layout in enumerate(chosen_layouts(search, group), start=1):
             name = f"predicted_{group}_{number}"
             places[name] = {"group": group, "layout": name_of(layout)}
-            attention = dict.fromkeys(sorted(layout), block)
+            attention: dict[Position, BlockName] = dict.fromkeys(sorted(layout), block)
             jobs += [Job(name, settings.backbone, attention, seed) for seed in settings.confirmation_seeds]
 
     def after(_: Job, network: ReidNetwork) -> Scores:

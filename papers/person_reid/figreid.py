@@ -246,9 +246,7 @@ def plan(place: Place, seed: int, counts: Counts, look_alikes: int) -> dict[str,
     return parts
 
 
-def figreid(
-    place: Place, seed: int, counts: Counts, difficulty: Difficulty, size: tuple[int, int]
-) -> dict[str, ImageSet]:
+def figreid(place: Place, seed: int, counts: Counts, difficulty: Difficulty, size: tuple[int, int]) -> dict[str, ImageSet]:
     """The parts of a set, drawn once and then read from the cache.
 
     Args:
@@ -287,8 +285,7 @@ def _draw(
     strangers = 1_000_000  # above every number of a plan
     orders = [order for images in wanted.values() for _, order in images]
     processes = min(os.cpu_count() or 1, 16) if len(orders) >= IMAGES_AT_ONCE else 1
-    drawn = Parallel(n_jobs=processes, batch_size=64)(
-        delayed(image_of)(seed, place, order, size, strangers, difficulty) for order in orders
-    )
-    pixels = torch.from_numpy(np.stack(drawn))  # pyright: ignore[reportArgumentType]
+    calls = (delayed(image_of)(seed, place, order, size, strangers, difficulty) for order in orders)
+    drawn = Parallel(n_jobs=processes, batch_size=64)(calls)  # pyright: ignore[reportArgumentType]
+    pixels = torch.from_numpy(np.stack(list(drawn)))  # pyright: ignore[reportCallIssue, reportArgumentType]
     return dict(zip(wanted, pixels.split([len(images) for images in wanted.values()]), strict=True))

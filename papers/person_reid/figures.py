@@ -16,8 +16,10 @@ NAMES = {
     "little_all": "ours, everywhere", "little_c": "ours, channel gate alone", "little_s": "ours, spatial gate alone",
 }  # fmt: skip
 SUBJECTS = {"trained": "ResNet-18, whose accuracy is measured", "resnet50": "ResNet-50"}
-ANCHORS = {"chance": "chance", "stripes": "colours of stripes", "pixels": "pixels", "camera_centred_pixels": "pixels less camera's mean",
-           "untrained": "untrained network"}  # fmt: skip
+ANCHORS = {
+    "chance": "chance", "stripes": "colours of stripes", "pixels": "pixels",
+    "camera_centred_pixels": "pixels less camera's mean", "untrained": "untrained network",
+}  # fmt: skip
 
 
 def front(costs: np.ndarray, gains: np.ndarray) -> np.ndarray:
@@ -50,7 +52,7 @@ def figures_of_people(records: RecordSet) -> Figure:
 
 
 def learning(records: RecordSet) -> Figure:
-    """mAP against steps, and anchors as lines."""
+    """MAP against steps, and anchors as lines."""
     rows = measured_rows(records, "learnability", "map_in_training")
     final = measured_rows(records, "learnability", "map")
     places = sorted(set(rows["place"]), reverse=True)
@@ -74,7 +76,9 @@ def _ways(rows: pd.DataFrame, wanted: list[dict[str, object]]) -> list[dict[str,
     if found:
         return found
     keys = ["device", "mode", "precision", "batch"]
-    return [dict(zip(keys, values, strict=True)) for values in rows[keys].drop_duplicates().itertuples(index=False, name=None)][:3]
+    return [dict(zip(keys, values, strict=True)) for values in rows[keys].drop_duplicates().itertuples(index=False, name=None)][
+        :3
+    ]
 
 
 def _words(way: dict[str, object]) -> str:
@@ -84,7 +88,7 @@ def _words(way: dict[str, object]) -> str:
 
 
 def pareto(records: RecordSet) -> Figure:
-    """mAP against latency, for three ways of timing."""
+    """MAP against latency, for three ways of timing."""
     maps = rows_where(measured_rows(records, "comparison", "map"), test_set="street", group="compared")
     times = {name: rows_where(measured_rows(records, "latency", name), subject="trained")
              for name in ("latency", "latency_lower", "latency_upper")}  # fmt: skip
@@ -159,7 +163,7 @@ def rules(records: RecordSet) -> Figure:
     coefficients = rows_where(measured_rows(records, "search", "coefficient"), target="map").sort_values(["stage", "block"])
     maps = measured_rows(records, "search", "map")
     by_seed = maps.pivot_table(index="seed", columns="layout", values="value")
-    labels = [f"{int(row.stage)}.{int(row.block)}" for row in coefficients.itertuples()]
+    labels = [f"{int(stage)}.{int(block)}" for stage, block in coefficients[["stage", "block"]].to_numpy()]
     figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 2.3), sharey=True)
     values = coefficients["value"].to_numpy(dtype=np.float64).tolist()
     _bars(panels[0], labels, values, values, values, COLOURS[0])

@@ -238,17 +238,19 @@ def draw_figure(canvas: Image.Image, identity: Identity, shot: Shot, *, axis: fl
             pen.ellipse((x - 0.9 * radius, y - 1.05 * radius, x + 0.9 * radius, y + 0.8 * radius), fill=identity.hair)
         else:
             start, end = {"front": (180, 360), "left": (200, 450), "right": (90, 340)}[shot.view]
-            pen.pieslice((x - 0.95 * radius, y - 1.1 * radius, x + 0.95 * radius, y + 0.9 * radius), start, end, fill=identity.hair)
+            pen.pieslice(
+                (x - 0.95 * radius, y - 1.1 * radius, x + 0.95 * radius, y + 0.9 * radius), start, end, fill=identity.hair
+            )
     if identity.cap is not None:
         pen.pieslice((x - radius, y - 1.2 * radius, x + radius, y + 0.8 * radius), 180, 360, fill=identity.cap)
         if shot.view != "back":
             reach = facing * 0.07 * h
-            pen.rectangle((min(x, x + reach) - 0.6 * radius, y - 0.25 * radius, max(x, x + reach) + 0.6 * radius, y), fill=identity.cap)
+            pen.rectangle(
+                (min(x, x + reach) - 0.6 * radius, y - 0.25 * radius, max(x, x + reach) + 0.6 * radius, y), fill=identity.cap
+            )
 
 
-def draw_image(
-    identity: Identity, camera: Camera, shot: Shot, size: tuple[int, int], noise: np.random.Generator
-) -> np.ndarray:
+def draw_image(identity: Identity, camera: Camera, shot: Shot, size: tuple[int, int], noise: np.random.Generator) -> np.ndarray:
     """One image of an identity.
 
     Args:

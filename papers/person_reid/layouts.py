@@ -60,7 +60,7 @@ def placements(depth: Depth, stage: int) -> list[Layout]:
 
 
 def within_stages(depth: Depth, masks: Sequence[Layout], most: int, rng: np.random.Generator) -> list[Layout]:
-    """Layouts that have attention in the stages of a mask, placed in every way; `most` of them at random where there are more."""
+    """Layouts with attention in the stages of a mask, placed in every way; `most` of them at random where there are more."""
     found: dict[Layout, None] = {}
     for mask in masks:
         stages = sorted({stage for stage, _ in mask})

@@ -57,7 +57,7 @@ class Little(nn.Module):
         self.alpha = nn.Parameter(torch.zeros(())) if gate == "residual" else None
 
     def gates(self, x: Tensor) -> Tensor:
-        """c s [B, C, H, W], or broadcast to it: x [B, C, H, W], floating point."""
+        """C s [B, C, H, W], or broadcast to it: x [B, C, H, W], floating point."""
         found: Tensor | None = None
         if self.channel is not None:
             pooled = x.mean(dim=(2, 3))
@@ -69,7 +69,7 @@ class Little(nn.Module):
         return found
 
     def forward(self, x: Tensor) -> Tensor:
-        """y of the shape of x [B, C, H, W]."""
+        """Y of the shape of x [B, C, H, W]."""
         gates = self.gates(x)
         if self.alpha is None:
             return x * gates

@@ -1,8 +1,8 @@
 """The two losses of the bag of tricks (Luo et al., CVPRW 2019), as fast-reid writes them.
 
-    L_id      = mean of Σ_k -q_k log softmax(logits)_k         q: 1 - ε for the true identity, ε/(K - 1) for others
-    L_triplet = mean over anchors of max(0, d_ap - d_an + m)   d_ap: the farthest image of the identity in the batch,
-                                                               d_an: the nearest of another (batch-hard), Euclidean
+L_id      = mean of Σ_k -q_k log softmax(logits)_k         q: 1 - ε for the true identity, ε/(K - 1) for others
+L_triplet = mean over anchors of max(0, d_ap - d_an + m)   d_ap: the farthest image of the identity in the batch,
+d_an: the nearest of another (batch-hard), Euclidean
 """
 
 import torch

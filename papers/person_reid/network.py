@@ -87,7 +87,7 @@ class ReidNetwork(nn.Module):
             self.add_module(f"layer{stage}", nn.Sequential(*layers))
         self.features = inplanes
         self.neck = nn.BatchNorm1d(inplanes)
-        self.neck.bias.requires_grad_(requires_grad=False)
+        self.neck.bias.requires_grad_(False)
         self.classifier = nn.Linear(inplanes, identities, bias=False)
         self._initialise()
         # Attention is made last, so that networks of one seed share the parameters of their backbone.
@@ -117,6 +117,6 @@ class ReidNetwork(nn.Module):
         return self.neck(self.maps(x).mean(dim=(2, 3)))
 
     def for_training(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """f [B, features] and logits [B, identities]."""
+        """F [B, features] and logits [B, identities]."""
         f = self.maps(x).mean(dim=(2, 3))
         return f, self.classifier(self.neck(f))

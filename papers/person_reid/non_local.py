@@ -6,7 +6,6 @@
 Published AGW numbers come from inner = 1: both repositories compute it as `reduc_ratio // reduc_ratio`. C/2 is what they mean.
 """
 
-import torch
 from torch import Tensor, nn
 
 
@@ -28,7 +27,7 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.norm.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W] to the same shape."""
+        """X [B, C, H, W] to the same shape."""
         theta, phi, g = (layer(x).flatten(2) for layer in (self.theta, self.phi, self.g))  # [B, inner, N]
         scores = theta.transpose(1, 2) @ phi / x.shape[2] / x.shape[3]  # [B, N, N]
         y = (scores @ g.transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])

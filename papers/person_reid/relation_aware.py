@@ -46,7 +46,7 @@ class RelationGate(nn.Module):
         )  # fmt: skip
 
     def forward(self, x: Tensor) -> Tensor:
-        """a [B, 1, n] of nodes x [B, d, n]."""
+        """A [B, 1, n] of nodes x [B, d, n]."""
         G = self.theta(x).transpose(1, 2) @ self.phi(x)  # [B, n, n]
         R = self.relations(torch.cat([G.transpose(1, 2), G], dim=1))  # node i in column i: its row of G, then its column
         g = self.own(x).mean(dim=1, keepdim=True)
@@ -67,7 +67,7 @@ class RGA(nn.Module):
         self.channel = RelationGate(C, positions)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W] to the same shape.
+        """X [B, C, H, W] to the same shape.
 
         Raises:
             InputError: x has another number of positions than the block was made for.

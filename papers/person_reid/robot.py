@@ -1,4 +1,4 @@
-"""Does the layout that is best on FigReID-street do well on FigReID-robot? Its layout unchanged, trained on robot identities."""
+"""Does the layout that is best on FigReID-street, unchanged, do well on FigReID-robot when it is trained there?"""
 
 from collections.abc import Sequence
 
@@ -51,8 +51,9 @@ def run(settings: Settings, context: Context) -> Measurement:
     """Train and test the 16 subsets of the last blocks of stages, and street's best layout.
 
     Rows by layout, seed and `role` (best: that of street; plain; other): `map`, `minp`, `rank_1`, `rank_5`, `rank_10`, `loss`;
-    `map_of_part` by `part`. Rows of the whole: `map_gain` (of street's best, `over` plain), `layouts`, `rank_share` (of street's best: its rank by mean mAP over the number
-    of layouts), `rank_correlation` (Spearman, of mean mAP of the layouts, street's validation with robot's test).
+    `map_of_part` by `part`. Rows of the whole: `map_gain` (of street's best, `over` plain), `layouts`, `rank_share` (of street's
+    best: its rank by mean mAP over the number of layouts), `rank_correlation` (Spearman, of mean mAP of the layouts, street's
+    validation with robot's test).
     """
     measurement = Measurement()
     search = context.results_of("search")
@@ -94,7 +95,7 @@ def run(settings: Settings, context: Context) -> Measurement:
     measurement.add("map_gain", means[name_of(best)] - means[NONE], "%", over="plain")
     measurement.add("layouts", len(layouts), "layouts")
     measurement.add("rank_share", ranks[name_of(best)] / len(layouts))
-    measurement.add("rank_correlation", rank_correlation([street[name] for name in means], list(means.values())))
+    measurement.add("rank_correlation", rank_correlation([float(street.loc[name]) for name in means], list(means.values())))
     return measurement
 
 

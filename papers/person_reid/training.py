@@ -134,7 +134,7 @@ def train_all(
         curve_rows: how often.
 
     Returns:
-        Name of the job -> scores, with `loss` (mean since the last row of the curve) and, with `curve`, `curve` and `curve_step`.
+        Name of the job -> scores, with `loss` (mean since the last row of the curve), and `curve` and `curve_step` if asked for.
     """
     device = torch.device(context.device)
     pixels = torch.from_numpy(images.pixels).to(device)
@@ -171,7 +171,8 @@ def train_all(
         for job in group:
             rows = identity_batches(images.identities, schedule.P, schedule.K, schedule.steps, job.seed)
             seeds = torch.arange(schedule.steps) + derived_seed(job.seed, "augmentation") // 2
-            network = make_network(job, identities).to(device).to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            network = make_network(job, identities).to(device)
+            network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
             replicas.append(
                 Replica(
                     job.name,

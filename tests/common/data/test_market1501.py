@@ -39,8 +39,8 @@ def test_names_are_taken_apart_and_put_together(name, expected):
 
 @pytest.mark.parametrize(
     "name",
-    ["2_c1s1_000451_03.jpg", "0002c1s1_000451_03.jpg", "0002_c1s1_000451.jpg", "0002_c1s1_000451_03.png", "-2_c1s1_000451_03.jpg",
-     "0002_c1s1_000451_03.jpg.jpg", "0002_C1s1_000451_03.jpg", "٠٠٠٢_c1s1_000451_03.jpg"],
+    ["2_c1s1_000451_03.jpg", "0002c1s1_000451_03.jpg", "0002_c1s1_000451.jpg", "0002_c1s1_000451_03.png",
+     "-2_c1s1_000451_03.jpg", "0002_c1s1_000451_03.jpg.jpg", "0002_C1s1_000451_03.jpg", "٠٠٠٢_c1s1_000451_03.jpg"],
 )  # fmt: skip
 def test_other_names_are_refused(name):
     with pytest.raises(DataError, match="is no name of Market-1501"):
@@ -93,7 +93,7 @@ def test_a_bad_name_in_a_folder_is_named(root):
 
 def test_a_damaged_image_is_named(root):
     (root / "query" / "0003_c1s1_000009_00.jpg").write_bytes(b"no image")
-    with pytest.raises(DataError, match="0003_c1s1_000009_00.jpg cannot be read as an image"):
+    with pytest.raises(DataError, match=r"0003_c1s1_000009_00\.jpg cannot be read as an image"):
         read_market1501(root, (32, 16))
 
 

@@ -76,7 +76,11 @@ def test_equals_the_naive_version_and_scikit_learn(seed, queries, gallery, ties)
 
 def test_a_query_without_a_right_answer_is_not_counted():
     scores = market_scores(
-        torch.tensor([[0.1, 0.2], [0.1, 0.2]]), torch.tensor([1, 2]), torch.tensor([1, 2]), torch.tensor([1, 1]), torch.tensor([2, 1])
+        torch.tensor([[0.1, 0.2], [0.1, 0.2]]),
+        torch.tensor([1, 2]),
+        torch.tensor([1, 2]),
+        torch.tensor([1, 1]),
+        torch.tensor([2, 1]),
     )
     assert scores.counted.tolist() == [True, False]
     assert scores_in_short(scores)["map"] == 100

@@ -1,4 +1,4 @@
-"""The attention blocks against loop-written equations in float64, torchvision's layer, and timm's layers where it is installed."""
+"""The attention blocks against loop-written equations in float64, and against timm's layers where it is installed."""
 
 import math
 
@@ -143,7 +143,7 @@ def test_global_context_equals_its_equation():
     block, x = shaken(GlobalContext(C)), draw(B, C, H, W)
     for b in range(B):
         nodes = array(x)[b].reshape(C, -1)
-        scores = array(block.W_k.weight)[0, :, 0, 0] @ nodes + block.W_k.bias.item()
+        scores = array(block.W_k.weight)[0, :, 0, 0] @ nodes + array(block.W_k.bias)
         a = np.exp(scores) / np.exp(scores).sum()
         context = sum(a[j] * nodes[:, j] for j in range(H * W))
         hidden = array(block.W_v1.weight) @ context + array(block.W_v1.bias)
@@ -231,20 +231,22 @@ def test_little_equals_its_equation(parts, gate):
                 s = 1.0
                 if block.spatial is not None:
                     depthwise = array(block.spatial[2].weight)[:, 0]
-                    hidden = np.array([
-                        sum(
-                            depthwise[r, di, dj] * reduced[r, i + di - 1, j + dj - 1]
-                            for di in range(3)
-                            for dj in range(3)
-                            if 0 <= i + di - 1 < H and 0 <= j + dj - 1 < W
-                        )
-                        for r in range(C // 4)
-                    ])
+                    hidden = np.array(
+                        [
+                            sum(
+                                depthwise[r, di, dj] * reduced[r, i + di - 1, j + dj - 1]
+                                for di in range(3)
+                                for dj in range(3)
+                                if 0 <= i + di - 1 < H and 0 <= j + dj - 1 < W
+                            )
+                            for r in range(C // 4)
+                        ]
+                    )
                     hidden = [max(normed(block.spatial[3], hidden[r], r), 0) for r in range(C // 4)]
-                    s = sigmoid(array(block.spatial[5].weight)[0, :, 0, 0] @ hidden + block.spatial[5].bias.item())
+                    s = sigmoid(array(block.spatial[5].weight)[0, :, 0, 0] @ hidden + array(block.spatial[5].bias)[0])
                 for c in range(C):
                     gates = s * (channel_gate(block.channel, z, c) if block.channel is not None else 1.0)
-                    factor = gates if gate == "mult" else 1 + block.alpha.item() * (gates - 0.5)
+                    factor = gates if gate == "mult" else 1 + float(array(block.alpha)) * (gates - 0.5)
                     assert found[b, c, i, j] == pytest.approx(image[c, i, j] * factor, rel=1e-9)
 
 
