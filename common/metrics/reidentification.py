@@ -70,8 +70,9 @@ def market_scores(
     shape = len(query_identities), len(gallery_identities)
     if tuple(distances.shape) != shape or len(query_cameras) != shape[0] or len(gallery_cameras) != shape[1]:
         raise InputError(
-            f"distances is {list(distances.shape)} with {shape[0]} and {len(query_cameras)} identities and cameras of queries "
-            f"{shape[1]} and {len(gallery_cameras)} of the gallery; expected [queries, gallery] and one of each for every image."
+            f"distances is {list(distances.shape)} with {shape[0]} and {len(query_cameras)} identities and cameras of "
+            f"queries, {shape[1]} and {len(gallery_cameras)} of the gallery; expected [queries, gallery] and one of each for "
+            "every image."
         )
     if not torch.isfinite(distances).all():
         raise InputError("distances has values that are not finite; check the features.")

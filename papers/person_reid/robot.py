@@ -51,7 +51,7 @@ def run(settings: Settings, context: Context) -> Measurement:
     """Train and test the 16 subsets of the last blocks of stages, and street's best layout.
 
     Rows by layout, seed and `role` (best: that of street; plain; other): `map`, `minp`, `rank_1`, `rank_5`, `rank_10`, `loss`;
-    `map_of_part` by `part`. Rows of the whole: `map_gain` (of street's best, `over` plain), `layouts`, `rank_share` (of street's
+    `map_of_part` by `part`. Rows of the whole: `map_gain` (street's best, `over` plain), `layouts`, `rank_share` (of street's
     best: its rank by mean mAP over the number of layouts), `rank_correlation` (Spearman, of mean mAP of the layouts, street's
     validation with robot's test).
     """

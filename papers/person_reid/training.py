@@ -134,7 +134,7 @@ def train_all(
         curve_rows: how often.
 
     Returns:
-        Name of the job -> scores, with `loss` (mean since the last row of the curve), and `curve` and `curve_step` if asked for.
+        Name of the job -> scores, with `loss` (mean since the last row of the curve), and `curve`, `curve_step` if asked for.
     """
     device = torch.device(context.device)
     pixels = torch.from_numpy(images.pixels).to(device)
