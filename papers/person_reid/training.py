@@ -13,7 +13,7 @@ from common.configuration import Parameters
 from common.data.market1501 import ImageSet
 from common.experiment import Context
 from common.metrics.reidentification import QueryScores, cosine_distances, market_scores
-from common.training import Recipe, Replica, derived_seed, evenly_spaced, train
+from common.training import Loss, Recipe, Replica, derived_seed, evenly_spaced, train
 from papers.person_reid.augmentation import augmented, normalised
 from papers.person_reid.blocks import BlockName
 from papers.person_reid.losses import batch_hard_triplet, smoothed_cross_entropy
@@ -108,6 +108,32 @@ def make_network(job: Job, identities: int) -> ReidNetwork:
     return network
 
 
+def bag_of_tricks(pixels: Tensor, labels: Tensor, schedule: Schedule) -> Loss:
+    """The loss of a batch: L_id + L_triplet of augmented images.
+
+    Args:
+        pixels: uint8 [images, 3, H, W], all training images.
+        labels: int64 [images], 0..identities - 1, on the same device.
+        schedule: whose ε, margin and padding count.
+
+    Returns:
+        A function of a network and a batch, (rows int64 [1, P K], seed int64 [1]): one row of the buckets is a whole batch. It
+        reads nothing back from the device and copies nothing to it.
+    """
+
+    def loss(network: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
+        assert isinstance(network, ReidNetwork)
+        rows, seed = batch[0][0], batch[1][0]
+        target = labels[rows]
+        f, logits = network.for_training(augmented(pixels[rows], seed, schedule.padding))
+        with torch.autocast(pixels.device.type, enabled=False):
+            return smoothed_cross_entropy(logits.float(), target, schedule.epsilon) + batch_hard_triplet(
+                f.float(), target, schedule.margin
+            )
+
+    return loss
+
+
 def train_all(
     jobs: Sequence[Job],
     images: ImageSet,
@@ -139,20 +165,10 @@ def train_all(
     device = torch.device(context.device)
     pixels = torch.from_numpy(images.pixels).to(device)
     _, labels = np.unique(images.identities, return_inverse=True)
-    labels_of = torch.from_numpy(labels).to(device)
+    loss = bag_of_tricks(pixels, torch.from_numpy(labels).to(device), schedule)
     identities = int(labels.max()) + 1
     found: dict[str, Scores] = {}
     progress = context.progress(len(jobs) * schedule.steps)
-
-    def loss(network: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-        assert isinstance(network, ReidNetwork)
-        rows, seed = batch[0][0], batch[1][0]
-        target = labels_of[rows]
-        f, logits = network.for_training(augmented(pixels[rows], seed, schedule.padding))
-        with torch.autocast(device.type, enabled=False):
-            return smoothed_cross_entropy(logits.float(), target, schedule.epsilon) + batch_hard_triplet(
-                f.float(), target, schedule.margin
-            )
 
     def evaluate(replica: Replica) -> dict[str, float]:
         assert curve is not None

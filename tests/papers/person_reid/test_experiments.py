@@ -3,15 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from common.claims import check_claims, judge_all
+from common.claims import check_claims, judge, judge_all, read_claims
 from common.configuration import check_parameters, read_paper_config
 from common.errors import DataError, InputError
 from common.experiment import Context, run_job
 from common.present import draw
 from common.records import RecordSet
+from common.reported import read_reported
 from papers.person_reid import comparison, latency, learnability, market, robot, search
 from papers.person_reid.figures import front
 from papers.person_reid.forward_time import Repeats, forward_times, multiply_adds
@@ -238,6 +240,25 @@ def test_figures_are_drawn_and_nothing_is_judged_at_smoke(records, tmp_path):
     for name in config.figures:
         draw(config, name, records, tmp_path / name)
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+def test_every_claim_can_be_judged_from_the_rows_that_are_written(records):
+    """As if the small runs had been made at the scale that counts, and on a GPU."""
+    table = records.table()
+    times = table[(table["experiment"] == "latency") & (table["batch"] == 1)]
+    ways = [("cuda", "graph", "bfloat16", 1), ("cuda", "graph", "bfloat16", 32), ("cuda", "graph", "bfloat16", 64),
+            ("cuda", "eager", "bfloat16", 1)]  # fmt: skip
+    copies = [times.assign(device=d, mode=m, precision=p, batch=b) for d, m, p, b in ways]
+    measured = pd.concat([table, *copies], ignore_index=True)
+    brought = measured.assign(source=measured["source"].replace("generated", "market1501"))
+    claims = read_claims(PAPER / "claims.yaml", read_reported(PAPER / "reported.csv"))
+    ids = {claim.id.split("_")[0] for claim in claims}
+    assert {f"c{number}" for number in range(1, 9)} <= ids
+    for claim in claims:
+        assert not claim.not_tested
+        for scale, rows in (("standard", measured), ("paper", brought)):
+            verdict = judge(claim, rows, scale, [])
+            assert (verdict.outcome == "not tested") == (scale not in claim.scales), f"{claim.id}: {verdict.reason}"
 
 
 def test_a_training_gives_the_same_scores_twice_and_beside_others(records):

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torchvision
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.functional import normalize
 
 from common.errors import InputError
@@ -12,7 +13,7 @@ from papers.person_reid.augmentation import MEAN, STD, augmented, erased, normal
 from papers.person_reid.losses import batch_hard_triplet, smoothed_cross_entropy
 from papers.person_reid.network import Backbone, ReidNetwork
 from papers.person_reid.sampling import identity_batches
-from papers.person_reid.training import Job, make_network
+from papers.person_reid.training import Job, Schedule, bag_of_tricks, make_network
 
 
 @pytest.mark.parametrize("depth", ["resnet18", "resnet50"])
@@ -173,3 +174,52 @@ def test_erased_rectangles_have_the_areas_and_ratios_of_random_erasing():
         assert 0.2 < rows / columns < 4.5
     share = mask[happens].float().mean(dim=0)
     assert share.min() > 0  # every pixel is erased at times
+
+
+SCHEDULE = Schedule(
+    steps=1, P=2, K=2, learning_rate=1e-3, warm_up=0.0, milestones=(0.5,), weight_decay=0.0, epsilon=0.1, margin=0.3, padding=2,
+    precision="float32", side_by_side=1,
+)  # fmt: skip
+SMALL = Backbone(depth="resnet18", width=8, size=(32, 16), reduction=4)
+
+
+def batch_of_four():
+    pixels = torch.randint(0, 256, (6, 3, 32, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    return pixels, labels, (torch.tensor([[5, 4, 0, 1]]), torch.tensor([11]))
+
+
+def test_the_loss_is_both_losses_of_the_augmented_images():
+    pixels, labels, batch = batch_of_four()
+    network = make_network(Job("x", SMALL, {(2, 2): "little"}, 0), 3).eval()
+    f, logits = network.for_training(augmented(pixels[[5, 4, 0, 1]], torch.tensor(11), 2))
+    target = torch.tensor([2, 2, 0, 0])
+    expected = smoothed_cross_entropy(logits, target) + batch_hard_triplet(f, target)
+    torch.testing.assert_close(bag_of_tricks(pixels, labels, SCHEDULE)(network, batch), expected)
+
+
+class Operations(TorchDispatchMode):
+    """Notes the names of all operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("block", ["se", "ese", "eca", "cbam", "gc", "nl", "rga_sc", "little"])
+def test_a_step_may_be_captured_in_a_cuda_graph(block):
+    """No number is read back from the device, no shape depends on values, no constant is made on the CPU."""
+    pixels, labels, batch = batch_of_four()
+    network = make_network(Job("x", SMALL, {(1, 2): block, (3, 1): block}, 0), 3)
+    loss = bag_of_tricks(pixels, labels, SCHEDULE)
+    with Operations() as operations:
+        loss(network, batch).backward()
+    refused = ("lift_fresh", "_local_scalar_dense", "nonzero", "masked_select", "unique", "is_nonzero")
+    assert not [name for name in operations.names if any(word in name for word in refused)]
+    with Operations() as operations:  # what it would find
+        torch.tensor([1.0]) + torch.ones(2)[torch.tensor([True, False])].item()
+    assert len([name for name in operations.names if any(word in name for word in refused)]) >= 2
