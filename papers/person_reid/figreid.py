@@ -188,7 +188,7 @@ def draw_shot(
         **{
             **vars(shot),
             "cut": float(rng.uniform(0.55, 0.75)) if close else 1.0,
-            "motion": float(rng.uniform(3, 9)) / 2,  # the card's pixels are of images of 256 rows
+            "motion": float(rng.uniform(3, 9)) / 2,  # 3 to 9 pixels of an image of 256 rows
             "stretch": float(rng.uniform(0.85, 1.15)),
         }
     )

@@ -12,7 +12,7 @@ from common.configuration import check_parameters, read_paper_config
 from common.errors import DataError, InputError
 from common.experiment import Context, run_job
 from common.present import draw
-from common.records import RecordSet
+from common.records import RecordSet, Scale
 from common.reported import read_reported
 from papers.person_reid import comparison, latency, learnability, market, robot, search
 from papers.person_reid.figures import front
@@ -256,7 +256,8 @@ def test_every_claim_can_be_judged_from_the_rows_that_are_written(records):
     assert {f"c{number}" for number in range(1, 9)} <= ids
     for claim in claims:
         assert not claim.not_tested
-        for scale, rows in (("standard", measured), ("paper", brought)):
+        of_scales: dict[Scale, pd.DataFrame] = {"standard": measured, "paper": brought}
+        for scale, rows in of_scales.items():
             verdict = judge(claim, rows, scale, [])
             assert (verdict.outcome == "not tested") == (scale not in claim.scales), f"{claim.id}: {verdict.reason}"
 
