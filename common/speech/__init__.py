@@ -1,0 +1,1 @@
+"""Speech: recordings to features, and pretrained encoders of them."""
