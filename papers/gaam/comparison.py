@@ -46,9 +46,16 @@ class Settings(Parameters):
 
 
 def runs_of(features: LayerFeatures, seeds: Sequence[int], validation_share: float) -> list[Run]:
-    """One training for each fold or seed."""
-    splits = splits_of(features, seeds, validation_share)
-    return [Run(s.number, seed, s.train, s.validation, s.test) for s, seed in zip(splits, seeds, strict=True)]
+    """One training for each fold or seed.
+
+    Validation and test samples are put in a random order: where files are sorted by class, attention over the batch axis would
+    read the class off the batch.
+    """
+    runs = []
+    for split, seed in zip(splits_of(features, seeds, validation_share), seeds, strict=True):
+        rng = np.random.default_rng(derived_seed(seed, "order of evaluation"))
+        runs.append(Run(split.number, seed, split.train, rng.permutation(split.validation), rng.permutation(split.test)))
+    return runs
 
 
 def add_scores(measurement: Measurement, name: str, trainer: Trainer, runs: Sequence[Run]) -> np.ndarray:
@@ -77,8 +84,8 @@ def add_scores(measurement: Measurement, name: str, trainer: Trainer, runs: Sequ
 def add_batch_rows(measurement: Measurement, name: str, trainer: Trainer, runs: Sequence[Run], seed: int) -> None:
     """What the composition of the test batches changes: rows `accuracy_by_batches` and `predictions_changed`.
 
-    Test samples in their own order, shuffled, sorted by class, and each alone (its batch filled up with itself). The share of
-    predictions that differ from those in the own order is 0 for a method that reads every sample by itself.
+    Test samples in the random order in which they are scored, in another one, sorted by class, and each alone (its batch filled
+    up with itself). The share of predictions that differ from those as scored is 0 for a method that reads samples one by one.
     """
     rows, real = trainer.parts["test"]
     labels = trainer.features.labels
@@ -93,13 +100,13 @@ def add_batch_rows(measurement: Measurement, name: str, trainer: Trainer, runs: 
 
     B = trainer.schedule.batch_size
     alone = trainer.predictions(rows.repeat_interleave(B, dim=1))[:, ::B]
-    every = {"own_order": usual, "shuffled": reordered(shuffled), "by_class": reordered(by_class), "alone": alone}
+    every = {"as_scored": usual, "shuffled": reordered(shuffled), "by_class": reordered(by_class), "alone": alone}
     for batches, predicted in every.items():
         right = 100 * ((predicted == labels[rows]) & real).sum(1) / real.sum(1)
         changed = 100 * ((predicted != usual) & real).sum(1) / real.sum(1)
         for place, run in enumerate(runs):
             measurement.add("accuracy_by_batches", right[place], unit="%", method=name, batches=batches, run=run.number)
-            if batches != "own_order":
+            if batches != "as_scored":
                 measurement.add("predictions_changed", changed[place], unit="%", method=name, batches=batches, run=run.number)
 
 

@@ -1,7 +1,7 @@
 """Do layers of a high importance factor serve better alone than layers of a low one?"""
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from common.configuration import Parameters
 from common.experiment import Context, Measurement, main
@@ -40,8 +40,7 @@ def rank_correlation(importance: np.ndarray, accuracy: np.ndarray) -> float:
     """Spearman's correlation over layers; 0 where either is the same for all layers, since there is no order then."""
     if np.ptp(importance) == 0 or np.ptp(accuracy) == 0:
         return 0.0
-    correlation, _ = spearmanr(importance, accuracy)
-    return float(correlation)
+    return float(np.corrcoef(rankdata(importance), rankdata(accuracy))[0, 1])
 
 
 def add_importance_rows(measurement: Measurement, name: str, gates: np.ndarray, accuracies: np.ndarray) -> None:
