@@ -1,5 +1,7 @@
 """Do layers of a high importance factor serve better alone than layers of a low one?"""
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.stats import rankdata
 
@@ -9,7 +11,7 @@ from papers.gaam.comparison import runs_of
 from papers.gaam.importance_factor import importance_factor, layer_contributions
 from papers.gaam.models import Method, Sizes
 from papers.gaam.subjects import Subject, features_of
-from papers.gaam.training import Run, Schedule, scores_of, train_methods
+from papers.gaam.training import Schedule, scores_of, train_methods
 
 
 class Settings(Parameters):
@@ -24,6 +26,7 @@ class Settings(Parameters):
         method: trained on each layer alone.
         sizes: of its networks, but for the heads of a gate.
         schedules: data set -> optimisation.
+        layers_at_once: trained side by side, each with all runs: what fits the memory.
     """
 
     data_set: str
@@ -34,6 +37,7 @@ class Settings(Parameters):
     method: Method
     sizes: dict[str, int | list[int]]
     schedules: dict[str, Schedule]
+    layers_at_once: int
 
 
 def rank_correlation(importance: np.ndarray, accuracy: np.ndarray) -> float:
@@ -70,19 +74,20 @@ def add_importance_rows(measurement: Measurement, name: str, gates: np.ndarray, 
 
 
 def run(settings: Settings, context: Context) -> Measurement:
-    """Train on each layer alone, all layers and runs side by side, and hold the importance from `comparison` against it."""
+    """Train on each layer alone, layers and runs side by side, and hold the importance from `comparison` against it."""
     features = features_of(settings.data_set, settings.subjects[settings.data_set], context)
     runs = runs_of(features, settings.seeds, settings.validation_share)
     N = features.layers
-    alone = [
-        Run(one.number, one.seed, one.train, one.validation, one.test, layers=np.array([layer]))
-        for one in runs
-        for layer in range(N)
-    ]
     sizes = Sizes.model_validate({"parts": 1, **settings.sizes})
     schedule = settings.schedules[settings.data_set]
-    trainer = train_methods({"alone": settings.method}, sizes, schedule, features, alone, context)["alone"]
-    accuracies = scores_of(trainer).nested.reshape(len(runs), N)
+    found = []
+    for first in range(0, N, settings.layers_at_once):
+        layers = range(first, min(first + settings.layers_at_once, N))
+        alone = [replace(one, layers=np.array([layer])) for one in runs for layer in layers]
+        method = {"alone": settings.method}
+        trainer = train_methods(method, sizes, schedule, features, alone, context, label=f"layers-{first}")["alone"]
+        found.append(scores_of(trainer).nested.reshape(len(runs), len(layers)))
+    accuracies = np.concatenate(found, axis=1)
     measurement = Measurement()
     for one, of_run in zip(runs, accuracies, strict=True):
         for layer, accuracy in enumerate(of_run, start=1):
