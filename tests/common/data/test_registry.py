@@ -26,6 +26,8 @@ BROUGHT_BY_HAND = {
     "mil-classic", "fashion-mnist", "physionet2012", "amazon-book-covers",
     "ag-news", "nemo-ser", "cifar100-subset", "pointer-networks-fixtures", "choi", "wiki300", "wiki50", "wikisection-en-city-subset",
     "qmsum", "mil-classic", "fashion-mnist", "physionet2012",
+    "ag-news", "nemo-ser", "cifar100-subset", "pointer-networks-fixtures", "choi", "wiki300", "wiki50",
+    "wikisection-en-city-subset", "qmsum", "mil-classic", "fashion-mnist", "physionet2012",
 }  # fmt: skip
 
 
