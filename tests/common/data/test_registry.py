@@ -23,11 +23,7 @@ DATASET = {
 
 BROUGHT_BY_HAND = {
     "pointer-networks-fixtures", "choi", "wiki300", "wiki50", "wikisection-en-city-subset", "qmsum",
-    "mil-classic", "fashion-mnist", "physionet2012", "amazon-book-covers",
-    "ag-news", "nemo-ser", "cifar100-subset", "pointer-networks-fixtures", "choi", "wiki300", "wiki50", "wikisection-en-city-subset",
-    "qmsum", "mil-classic", "fashion-mnist", "physionet2012",
-    "ag-news", "nemo-ser", "cifar100-subset", "pointer-networks-fixtures", "choi", "wiki300", "wiki50",
-    "wikisection-en-city-subset", "qmsum", "mil-classic", "fashion-mnist", "physionet2012",
+    "mil-classic", "fashion-mnist", "physionet2012", "amazon-book-covers", "ag-news", "nemo-ser", "cifar100-subset",
 }  # fmt: skip
 
 
