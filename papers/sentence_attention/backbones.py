@@ -6,6 +6,8 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from common.data.fetch import fetch
@@ -69,7 +71,7 @@ def make_backbone(name: str, *, pretrained: bool, weights: Path | None = None) -
     Args:
         name: of timm.
         pretrained: with ImageNet weights from the registry, or from `weights`.
-        weights: a checkpoint of timm's own names (`.safetensors`, `.pth`), for backbones that the registry does not hold.
+        weights: a safetensors file with timm's own names, for backbones that the registry does not hold.
 
     Raises:
         ConfigError: timm knows no such network, or there are no weights for it.
@@ -77,20 +79,31 @@ def make_backbone(name: str, *, pretrained: bool, weights: Path | None = None) -
     """
     if name not in timm.list_models(name):
         raise ConfigError(f"backbone = {name!r}: timm has no such network; see timm.list_models().")
-    network = timm.create_model(name, features_only=True, checkpoint_path="")
+    network = timm.create_model(name, features_only=True)
     if not pretrained:
         return network
     if weights is not None:
-        if not weights.is_file():
-            raise DataError(f"{weights} is not there: bring timm's weights of {name} (see the README) or set pretrained to false.")
-        whole = timm.create_model(name, checkpoint_path=str(weights))
-        return _taken_over(network, whole.state_dict())
+        return _taken_over(network, read_named_weights(weights, name), str(weights))
     if name not in SOURCES:
         raise ConfigError(f"There are no registered weights of {name!r}, only of {', '.join(SOURCES)}; give `weights`.")
     whole = timm.create_model(name)
-    return _taken_over(network, read_weights(fetch(SOURCES[name].dataset), whole.state_dict()))
+    return _taken_over(network, read_weights(fetch(SOURCES[name].dataset), whole.state_dict()), name)
 
 
-def _taken_over(network: nn.Module, state: Weights) -> nn.Module:
-    network.load_state_dict({key: state[key] for key in network.state_dict()})
+def read_named_weights(path: Path, name: str) -> Weights:
+    """Tensors under timm's own names. Raises DataError where the file is missing or no safetensors file."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        raise DataError(f"{path} is no safetensors file that is there: bring timm's weights of {name}, model.safetensors of its hub page.")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise DataError(f"{path} is damaged ({error}). Bring it again.") from error
+
+
+def _taken_over(network: nn.Module, state: Weights, origin: str) -> nn.Module:
+    own = network.state_dict()
+    wrong = [key for key, tensor in own.items() if key not in state or state[key].shape != tensor.shape]
+    if wrong:
+        raise DataError(f"The weights of {origin} lack {wrong[0]} and {len(wrong) - 1} more tensors of the network, or have other shapes.")
+    network.load_state_dict({key: state[key] for key in own})
     return network
