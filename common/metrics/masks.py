@@ -34,7 +34,7 @@ def overlap(predicted: Tensor, target: Tensor, valid: Tensor | None = None) -> O
     """
     for name, mask in (("predicted", predicted), ("target", target), ("valid", valid)):
         if mask is not None and (mask.dtype != torch.bool or mask.ndim != 3 or mask.shape != target.shape):
-            raise InputError(f"{name} is {mask.dtype} {tuple(mask.shape)}; expected torch.bool {tuple(target.shape)} [n, H, W].")
+            raise InputError(f"{name} is {mask.dtype} {tuple(mask.shape)}; expected torch.bool [n, H, W], all of one shape.")
     both, either = predicted & target, predicted | target
     if valid is not None:
         both, either = both & valid, either & valid

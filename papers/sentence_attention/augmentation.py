@@ -38,10 +38,10 @@ def labelled(pixels: np.ndarray, mask: np.ndarray) -> Labelled:
     return Labelled(torch.from_numpy(pixels.copy()).permute(2, 0, 1), torch.from_numpy(mask.astype(np.uint8)))
 
 
-def _moved(one: Labelled, *, angle: float = 0, shear: tuple[float, float] = (0, 0), shift: tuple[float, float] = (0, 0)) -> Labelled:
+def _moved(one: Labelled, *, shear: tuple[float, float] = (0, 0), shift: tuple[float, float] = (0, 0)) -> Labelled:
     height, width = one.label.shape
     arguments = {
-        "angle": angle,
+        "angle": 0.0,
         "translate": [round(shift[0] * width), round(shift[1] * height)],
         "scale": 1.0,
         "shear": [float(np.degrees(np.arctan(x))) for x in shear],
@@ -93,7 +93,8 @@ def placed(one: Labelled, side: int, left: float, top: float) -> Labelled:
     for size, share in zip(one.label.shape, (top, left), strict=True):
         inner, free = min(size, side), abs(side - size)
         start = round(share * free)
-        spans.append((slice(start, start + inner), slice(0, inner)) if size < side else (slice(0, inner), slice(start, start + inner)))
+        outer, whole = slice(start, start + inner), slice(0, inner)
+        spans.append((outer, whole) if size < side else (whole, outer))
     (rows, from_rows), (columns, from_columns) = spans
     pixels[:, rows, columns] = one.pixels[:, from_rows, from_columns]
     label[rows, columns] = one.label[from_rows, from_columns]

@@ -40,7 +40,7 @@ SOURCES = {
 
 
 def read_weights(path: Path, expected: dict[str, Tensor]) -> Weights:
-    """Tensors of a checkpoint under timm's names. They are matched by order, and checked by shape and by the last part of the name.
+    """Tensors of a checkpoint under timm's names. Matched by order, and checked by shape and by the last part of the name.
 
     Args:
         path: a `.pth` file with tensors alone.
@@ -62,7 +62,7 @@ def read_weights(path: Path, expected: dict[str, Tensor]) -> Weights:
                 f"{path}: {theirs} {tuple(tensor.shape)} stands where the network has {name} {tuple(ours.shape)}. "
                 "It belongs to another network."
             )
-    return {name: tensor for name, tensor in zip(expected, state.values(), strict=False)}
+    return dict(zip(expected, state.values(), strict=False))
 
 
 def make_backbone(name: str, *, pretrained: bool, weights: Path | None = None) -> Any:
@@ -93,7 +93,7 @@ def make_backbone(name: str, *, pretrained: bool, weights: Path | None = None) -
 def read_named_weights(path: Path, name: str) -> Weights:
     """Tensors under timm's own names. Raises DataError where the file is missing or no safetensors file."""
     if path.suffix != ".safetensors" or not path.is_file():
-        raise DataError(f"{path} is no safetensors file that is there: bring timm's weights of {name}, model.safetensors of its hub page.")
+        raise DataError(f"{path} is no safetensors file: bring timm's weights of {name}, model.safetensors of its hub page.")
     try:
         return load_file(path)
     except SafetensorError as error:
@@ -104,6 +104,6 @@ def _taken_over(network: nn.Module, state: Weights, origin: str) -> nn.Module:
     own = network.state_dict()
     wrong = [key for key, tensor in own.items() if key not in state or state[key].shape != tensor.shape]
     if wrong:
-        raise DataError(f"The weights of {origin} lack {wrong[0]} and {len(wrong) - 1} more tensors of the network, or have other shapes.")
+        raise DataError(f"The weights of {origin} lack {len(wrong)} tensors, {wrong[0]} among them, or have other shapes.")
     network.load_state_dict({key: state[key] for key in own})
     return network

@@ -1,5 +1,7 @@
 """How much better is one gate than another, over images and seeds? Paired on the test scenes `iid`."""
 
+from typing import Any
+
 import numpy as np
 
 from common.configuration import Parameters
@@ -44,7 +46,7 @@ def iou_of(records: RecordSet, variant: str, backbone: str) -> np.ndarray:
 
 
 def run(settings: Settings, context: Context) -> Measurement:
-    """Rows: `iou_gain`, its mean over images and seeds, and `iou_gain_low`, `iou_gain_high`: 95% bootstrap interval over images."""
+    """Rows: `iou_gain`, mean over images and seeds; `iou_gain_low`, `iou_gain_high`: 95% bootstrap interval over images."""
     measurement = Measurement()
     for pair in settings.pairs:
         sides = [
@@ -54,7 +56,11 @@ def run(settings: Settings, context: Context) -> Measurement:
         interval = mean_interval(sides[0].mean(0) - sides[1].mean(0))
         low = interval.mean if interval.low is None else interval.low
         high = interval.mean if interval.high is None else interval.high
-        place = {"over": pair.over, "backbone": pair.backbone or "main", "over_backbone": pair.over_backbone or "main"}
+        place: dict[str, Any] = {
+            "over": pair.over,
+            "backbone": pair.backbone or "main",
+            "over_backbone": pair.over_backbone or "main",
+        }
         for metric, value in (("iou_gain", interval.mean), ("iou_gain_low", low), ("iou_gain_high", high)):
             measurement.add(metric, value, method=pair.method, **place)
     return measurement

@@ -42,7 +42,8 @@ def run(settings: Settings, context: Context) -> Measurement:
     measurement = Measurement()
     device = context.device
     networks = {
-        name: make_grounder(name, settings.backbone, settings.fitting, E, seed=0).to(device).eval() for name in settings.variants
+        name: make_grounder(name, settings.backbone, settings.fitting, E, seed=0).to(device).eval()
+        for name in settings.variants
     }
     for name, network in networks.items():
         measurement.add("gate_parameters", sum(x.numel() for x in network.gates.parameters()), "parameters", method=name)
@@ -50,7 +51,8 @@ def run(settings: Settings, context: Context) -> Measurement:
     generator = torch.Generator().manual_seed(0)
     progress = context.progress(settings.rounds * len(settings.batches) * len(networks))
     for batch in settings.batches:
-        images = torch.randint(0, 256, (batch, 3, settings.canvas, settings.canvas), generator=generator).to(device, torch.uint8)
+        shape = (batch, 3, settings.canvas, settings.canvas)
+        images = torch.randint(0, 256, shape, generator=generator).to(device, torch.uint8)
         tokens = torch.randn(batch, settings.tokens, E, generator=generator).to(device)
         present = torch.ones(batch, settings.tokens, dtype=torch.bool, device=device)
         vectors = torch.nn.functional.normalize(tokens.mean(1), dim=1)

@@ -8,6 +8,7 @@
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -74,8 +75,7 @@ class Decoder(nn.Module):
     def __init__(self, channels: Sequence[int], *, dropout: float, seed: int, classes: int = 2):
         super().__init__()
         self.merges = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(deep, fine, 1, bias=False), nn.BatchNorm2d(fine))
-            for fine, deep in zip(channels[:-1], channels[1:], strict=True)
+            nn.Sequential(nn.Conv2d(deep, fine, 1, bias=False), nn.BatchNorm2d(fine)) for fine, deep in pairwise(channels)
         )
         self.dropout = CountedDropout(dropout, seed)
         self.classify = nn.Conv2d(channels[0], classes, 1)

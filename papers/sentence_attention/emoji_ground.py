@@ -1,7 +1,7 @@
 """EmojiGround: made-up scenes of drawn objects on coloured tiles, with questions whose answers are exact masks.
 
 A scene has three to six objects in cells of a 3x3 grid, each on a square tile of its own colour. Everything is drawn from the
-seed, split and number of a scene, so that more scenes never change earlier ones. This file describes scenes; `rendering` paints them.
+seed, split and number of a scene, so that more scenes never change earlier ones. `rendering` paints what this file describes.
 """
 
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ COLOURS = {
     "red": (214, 60, 55),
     "green": (70, 165, 80),
     "blue": (60, 105, 210),
-    "yellow": (240, 205, 60),
+    "yellow": (245, 220, 70),
     "purple": (140, 75, 175),
-    "orange": (240, 140, 45),
+    "orange": (235, 125, 35),
 }
 GRID = 3
 SLOTS = 6
@@ -99,7 +99,8 @@ class Scenes:
         sizes: float32 [N, 6], side of the tile over the canvas.
         flips: bool [N, 6].
         angles: float32 [N, 6], degrees.
-        tiles: float32 [N, 6, 3], colours in 0..255.
+        colours: int64 [N, 6], numbers in `COLOURS`, -1 where unused.
+        tiles: float32 [N, 6, 3], those colours with noise, about 0..255.
         background: float32 [N, 3].
         gradients: float32 [N], from the top to the bottom.
         noise: float32 [N, 9, 9].
@@ -112,6 +113,7 @@ class Scenes:
     sizes: np.ndarray
     flips: np.ndarray
     angles: np.ndarray
+    colours: np.ndarray
     tiles: np.ndarray
     background: np.ndarray
     gradients: np.ndarray
@@ -196,9 +198,7 @@ def _colours(generator: np.random.Generator, vocabulary: Vocabulary, labels: np.
     return None
 
 
-def _objects(
-    generator: np.random.Generator, vocabulary: Vocabulary, split: Split
-) -> tuple[np.ndarray, np.ndarray]:
+def _objects(generator: np.random.Generator, vocabulary: Vocabulary, split: Split) -> tuple[np.ndarray, np.ndarray]:
     """Numbers and tile colours of a scene's objects; in `newcomb` and `synonym` the question is about the first."""
     pool = vocabulary.testing if split == "newname" else vocabulary.training
     while True:
@@ -264,7 +264,12 @@ def questions_about(
 
 
 def _chosen(
-    generator: np.random.Generator, vocabulary: Vocabulary, split: Split, label: int, every: dict[Kind, list[Question]], count: int
+    generator: np.random.Generator,
+    vocabulary: Vocabulary,
+    split: Split,
+    label: int,
+    every: dict[Kind, list[Question]],
+    count: int,
 ) -> tuple[Question, ...] | None:
     """The questions that are asked, none twice; None where the scene has no question of the split."""
     if split == "synonym":
@@ -302,6 +307,7 @@ def _scene(vocabulary: Vocabulary, split: Split, number: int, seed: int, count: 
     tiles = np.array(list(COLOURS.values()))[colours] + generator.normal(0, 10, (n, 3))
     padded = {
         "labels": labels,
+        "colours": colours,
         "centres": centres,
         "sizes": sizes,
         "flips": generator.random(n) < 0.5,
@@ -309,11 +315,12 @@ def _scene(vocabulary: Vocabulary, split: Split, number: int, seed: int, count: 
         "tiles": tiles,
     }
     arrays = {name: np.zeros((SLOTS, *array.shape[1:]), array.dtype) for name, array in padded.items()}
-    arrays["labels"] -= 1
+    for name in ("labels", "colours"):
+        arrays[name] -= 1
     for name, array in padded.items():
         arrays[name][:n] = array
     arrays["background"] = generator.uniform(150, 255, 3)
-    arrays["gradients"] = generator.uniform(-25, 25)
+    arrays["gradients"] = np.array(generator.uniform(-25, 25))
     arrays["noise"] = generator.normal(0, 6, (LATTICE, LATTICE))
     return arrays, asked
 

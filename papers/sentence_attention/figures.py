@@ -1,10 +1,13 @@
 """The figures of this paper: each function takes the records and returns a matplotlib figure."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from common.errors import DataError
 from common.figures import COLOURS, COLUMN_WIDTH, MARKERS, PAGE_WIDTH, line_look, measured_rows, rows_where
@@ -32,6 +35,7 @@ NAMES = {
 LADDER = ("se", "sentence_se", "sab_sigmoid_no_norm", "sab_sigmoid", "sab")
 WITHOUT_TEXT = ("none", "se", "eca", "global_context")
 SHOWN = ("sab", "sab_sigmoid", "film", "cross_attention", "se")
+HATCHES = ("", "////", "....", "xxxx", "++++")
 SPLITS = {
     "iid": "as trained",
     "newcomb": "new pairs",
@@ -53,8 +57,9 @@ def _points(axes: Axes, rows: pd.DataFrame, methods: list[str]) -> None:
     for place, method in enumerate(methods):
         values = rows_where(rows, method=method)["value"].to_numpy(dtype=np.float64)
         interval = mean_interval(values)
-        hollow = {"markerfacecolor": "white"} if method in WITHOUT_TEXT else {}
-        axes.plot(values, np.full(len(values), place), "o", color=COLOURS[0], alpha=0.5, markersize=3, **hollow)
+        inside = "white" if method in WITHOUT_TEXT else COLOURS[0]
+        look: dict[str, Any] = {"color": COLOURS[0], "alpha": 0.5, "markersize": 3, "markerfacecolor": inside}
+        axes.plot(values, np.full(len(values), place), "o", **look)
         if interval.low is not None and interval.high is not None:
             axes.plot([interval.low, interval.high], [place, place], color=COLOURS[1])
         axes.plot([interval.mean], [place], "|", color=COLOURS[1], markersize=8)
@@ -73,6 +78,7 @@ def gates_compared(records: RecordSet) -> Figure:
         _points(axes, found[metric], methods)
         axes.set_xlabel(label)
         axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
     return figure
 
 
@@ -91,7 +97,7 @@ def _bars(axes: Axes, rows: pd.DataFrame, column: str, groups: dict[str, str], m
             places.append(place + (number - (len(methods) - 1) / 2) * width)
             means.append(interval.mean)
             errors.append((interval.mean - low, high - interval.mean))
-        look = {"color": COLOURS[number % len(COLOURS)], "hatch": ("", "////", "....", "xxxx", "\\\\\\\\")[number % 5]}
+        look: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "hatch": HATCHES[number % len(HATCHES)]}
         axes.bar(places, means, width, yerr=np.array(errors).T, label=_title(method), edgecolor="white", linewidth=0.3, **look)
     axes.set_xticks(range(len(groups)), list(groups.values()))
     axes.set_ylabel("IoU, mean over images")
@@ -137,11 +143,12 @@ def backbones(records: RecordSet) -> Figure:
     """The block and its control on every backbone."""
     main = rows_where(measured_rows(records, "grounding", "iou_mean"), split="iid").assign(backbone="main")
     others = rows_where(measured_rows(records, "flexibility", "iou_mean"), split="iid")
-    rows = pd.concat([main[main["method"].isin(["se", "sab"])], others], ignore_index=True)
+    main = main.loc[main["method"].isin(["se", "sab"]), :]
+    rows = pd.concat([main, others], ignore_index=True)
     present = {name: title for name, title in BACKBONES.items() if name in set(rows["backbone"])}
     figure, axes = plt.subplots(figsize=(COLUMN_WIDTH, 2.3))
     for number, method in enumerate(("sab", "se")):
-        look = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": "none"}
+        look: dict[str, Any] = {"color": COLOURS[number], "marker": MARKERS[number], "linestyle": "none"}
         for place, backbone in enumerate(present):
             values = rows_where(rows, method=method, backbone=backbone)["value"].to_numpy(dtype=np.float64)
             label = {"sab": "SAB", "se": "SE (no text)"}[method] if place == 0 else None
@@ -166,7 +173,9 @@ def gates_by_meaning(records: RecordSet) -> Figure:
     figure, panels = plt.subplots(1, len(shown), figsize=(PAGE_WIDTH * len(shown) / 2, 2.6), squeeze=False)
     for axes, name in zip(panels[0], shown, strict=True):
         sentence, gate = records.arrays(found[name])["gate_pairs"]
-        axes.plot(sentence, gate, ".", color=COLOURS[0], markersize=1.5, alpha=0.15 if len(gate) > 1000 else 0.8, rasterized=True)
+        axes.plot(
+            sentence, gate, ".", color=COLOURS[0], markersize=1.5, alpha=0.15 if len(gate) > 1000 else 0.8, rasterized=True
+        )
         axes.set_title(_title(name), loc="left")
         axes.set_xlabel("cosine of the sentences")
         axes.set_ylabel("cosine of the gates")
@@ -188,9 +197,9 @@ def examples(records: RecordSet) -> Figure:
         predicted = records.arrays(found[name])["predicted"]
         for column, axes in enumerate(row):
             image = scenes["images"][column].transpose(1, 2, 0).astype(np.float64) / 255
-            mask = predicted[column][..., None]
-            axes.imshow(np.where(mask, 0.35 * image + 0.65 * np.array([0.9, 0.1, 0.1]), image), interpolation="nearest")
-            axes.contour(scenes["true"][column].astype(float), levels=[0.5], colors="white", linewidths=0.8)
+            dimmed = np.broadcast_to(0.3 * image.mean(2, keepdims=True), image.shape)
+            axes.imshow(np.where(predicted[column][..., None], image, dimmed), interpolation="nearest")
+            axes.contour(scenes["true"][column].astype(float), levels=[0.5], colors="white", linewidths=0.7)
             axes.set_xticks([])
             axes.set_yticks([])
             axes.grid(visible=False)

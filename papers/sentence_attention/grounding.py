@@ -1,4 +1,4 @@
-"""Which gate grounds questions best on one backbone: the paper's block, its ablations, controls without text, heavier fusion?"""
+"""Which gate grounds questions best on one backbone: the paper's block, its ablations, controls without text, other fusion?"""
 
 from common.experiment import Context, Measurement, main
 from papers.sentence_attention.learning import LearningSettings, learn
@@ -20,7 +20,7 @@ class Settings(LearningSettings):
 
 
 def run(settings: Settings, context: Context) -> Measurement:
-    """Train and test: rows and arrays of `learning.learn`, among them `iou_mean`, `iou_of_part`, `gate_spearman` and `gate_cosine`.
+    """Train and test: rows of `learning.learn`, among them `iou_mean`, `iou_of_part`, `gate_spearman` and `gate_cosine`.
 
     The cell of `sab` also keeps the pictured scenes: `images` and their `true` masks.
     """

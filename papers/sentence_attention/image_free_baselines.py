@@ -45,7 +45,7 @@ def masks_of(questions: list[GroundedQuestion], side: int) -> Tensor:
 
 
 def centred_box(side: int, percent: int) -> Tensor:
-    """bool [side, side]: a box of so many percent of each side."""
+    """Bool [side, side]: a box of so many percent of each side."""
     edge = round(side * (1 - percent / 100) / 2)
     box = torch.zeros(side, side, dtype=torch.bool)
     box[edge : side - edge, edge : side - edge] = True

@@ -46,8 +46,8 @@ def learn(
     """Train one network a seed and test it on every split.
 
     Rows: `iou_mean`, `iou_cum`, `iou_of_kind`, `iou_of_part` and, of Sentence Attention Blocks that read questions,
-    `gate_spearman` and `gate_cosine`. Arrays: `iou_iid` [seeds, scenes]; of the first seed `images`, `predicted` and `true` of the
-    first test scenes; `gate_pairs` [2, pairs].
+    `gate_spearman` and `gate_cosine`. Arrays: `iou_iid` [seeds, scenes]; of the first seed `predicted`, masks of the first test
+    scenes, and `gate_pairs` [2, pairs].
 
     Args:
         settings: of the experiment.

@@ -1,6 +1,5 @@
 """The loss of a mask: cross entropy and soft Dice. The authors' region mutual information loss was not published."""
 
-import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -22,7 +21,9 @@ def cross_entropy_and_dice(logits: Tensor, target: Tensor, valid: Tensor | None 
         InputError: shapes do not fit.
     """
     if logits.ndim != 4 or logits.shape[1] != 2 or target.shape != logits[:, 0].shape:
-        raise InputError(f"logits are {tuple(logits.shape)} and target {tuple(target.shape)}; expected [B, 2, H, W] and [B, H, W].")
+        raise InputError(
+            f"logits are {tuple(logits.shape)} and target {tuple(target.shape)}; expected [B, 2, H, W] and [B, H, W]."
+        )
     z = (logits[:, 1] - logits[:, 0]).float()  # with two classes, cross entropy is that of a sigmoid of the difference
     g = target.float()
     p = z.sigmoid()

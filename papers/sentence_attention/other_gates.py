@@ -162,7 +162,7 @@ class CrossAttention(nn.Module):
         if text.tokens is None or text.present is None:
             raise InputError("Cross attention reads tokens, and the text has vectors alone: encode it with tokens.")
         f = maps[self.MAP]
-        B, C, h, w = f.shape
+        _, C, h, w = f.shape
         places = f.flatten(2).transpose(1, 2)
         q, k, v = (
             x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -175,17 +175,17 @@ class CrossAttention(nn.Module):
 
 
 def squeeze_excite(channels: Sequence[int]) -> ImageGates:
-    """timm's Squeeze-and-Excitation on every map, with its default reduction."""
+    """Timm's Squeeze-and-Excitation on every map, with its default reduction."""
     return ImageGates([SEModule(C) for C in channels])
 
 
 def efficient_channel_attention(channels: Sequence[int]) -> ImageGates:
-    """timm's ECA on every map."""
+    """Timm's ECA on every map."""
     return ImageGates([EcaModule(C) for C in channels])
 
 
 def global_context(channels: Sequence[int]) -> ImageGates:
-    """timm's global context block on every map."""
+    """Timm's global context block on every map."""
     return ImageGates([GlobalContext(C) for C in channels])
 
 

@@ -140,7 +140,7 @@ def sentence_of(one: GroundedQuestion, mode: TextMode) -> str:
 def make_network(settings: Settings, E: int, seed: int) -> Grounder:
     """The network in its initial state. Raises ConfigError and DataError as its parts do."""
     if settings.variant in WITH_TOKENS:
-        raise ConfigError(f"variant = {settings.variant!r} reads tokens, which are encoded for EmojiGround alone; choose another.")
+        raise ConfigError(f"variant = {settings.variant!r} reads tokens, which EmojiGround alone has; choose another.")
     brought = Path(os.environ.get("REATTEND_DATA", ".")).expanduser() / BACKBONES / settings.weights
     named = settings.weights in ("none", "registry")
     with torch.random.fork_rng([]):

@@ -48,7 +48,7 @@ def target_bits(scenes: Scenes) -> np.ndarray:
 
 
 def _prepared(pixels: np.ndarray, canvas: int, device: str) -> Tensor:
-    """Drawings with colours times alpha, [objects, 4, side, side] in 0..1; averaged to about the size that they have on the canvas."""
+    """Drawings with colours times alpha, [objects, 4, side, side] in 0..1; averaged to about their size on the canvas."""
     rgba = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255
     premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
     factor = max(1, round(rgba.shape[-1] / (canvas / 3 * 0.8)))

@@ -8,6 +8,7 @@ from common.experiment import Measurement
 from common.metrics.masks import Overlap, cumulative_iou, iou_of_each, mean_iou
 from papers.sentence_attention.emoji_ground import KINDS, Scenes
 from papers.sentence_attention.other_gates import SentenceGates
+from papers.sentence_attention.sentence_attention import SentenceAttentionBlock
 from papers.sentence_attention.subjects import PROBES, Sentences
 
 
@@ -50,7 +51,13 @@ def cosines(vectors: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def add_gate_likeness(
-    measurement: Measurement, gates: SentenceGates, sentences: Sentences, scenes: Scenes, *, questions: int, **setting: str | int
+    measurement: Measurement,
+    gates: SentenceGates,
+    sentences: Sentences,
+    scenes: Scenes,
+    *,
+    questions: int,
+    **setting: str | int,
 ) -> np.ndarray:
     """How the gates of the last map of two questions agree with the sentences: claim of meaning.
 
@@ -69,12 +76,13 @@ def add_gate_likeness(
         float32 [2, pairs]: cosine of the sentences and of the gates.
     """
     named = sorted({asked[0].text for asked in scenes.questions if asked[0].kind == "name"})[:questions]
-    last = gates.blocks[-1].gate
+    last = gates.blocks[-1]
+    assert isinstance(last, SentenceAttentionBlock)
     rows = torch.tensor([sentences.rows[text] for text in [*named, *PROBES]], device=sentences.vectors.device)
     vectors = sentences.vectors[rows]
-    found = [x.double().cpu().numpy() for x in (vectors, last(vectors))]
+    found = [x.double().cpu().numpy() for x in (vectors, last.gate(vectors))]
     pairs = np.stack([cosines(x[: len(named)]) for x in found])
-    measurement.add("gate_spearman", float(spearmanr(*pairs).statistic), **setting)  # pyright: ignore[reportArgumentType]
+    measurement.add("gate_spearman", float(spearmanr(*pairs)[0]), **setting)  # pyright: ignore[reportArgumentType]
     dog, teapot, _ = cosines(found[1][len(named) :])
     for name, value in (("dog", dog), ("teapot", teapot)):
         measurement.add("gate_cosine", value, pair=f"puppy, {name}", **setting)  # pyright: ignore[reportArgumentType]

@@ -36,7 +36,8 @@ class TwoRates(torch.optim.AdamW):
     def __init__(self, network: Grounder, rate: Tensor, share: float, **options):
         slow = {id(parameter) for parameter in network.backbone.parameters()}
         groups = [
-            {"params": [x for x in network.parameters() if (id(x) in slow) == backbone], "lr": rate} for backbone in (False, True)
+            {"params": [x for x in network.parameters() if (id(x) in slow) == backbone], "lr": rate}
+            for backbone in (False, True)
         ]
         super().__init__(groups, lr=rate, **options)
         self._rate, self._share, self._slow = rate, share, torch.zeros_like(rate)

@@ -1,6 +1,7 @@
 """Questions about photographs, with the pixels that show the answer: four data sets that the user brings.
 
-Each reader takes the folders as their authors distribute them and returns `GroundedQuestion`s; photographs and masks are read later.
+Each reader takes the folders as their authors distribute them and returns `GroundedQuestion`s; photographs and masks
+are read later.
 """
 
 from common.data.answer_grounding.questions import (

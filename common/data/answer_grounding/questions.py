@@ -28,7 +28,7 @@ class Polygon:
     height: int
 
     def mask(self, width: int | None = None, height: int | None = None) -> np.ndarray:
-        """bool [height, width], scaled to another size where one is given.
+        """The mask, bool [height, width], scaled to another size where one is given.
 
         Raises:
             InputError: the new size is not positive.
@@ -49,7 +49,7 @@ class ArrayFile:
     path: Path
 
     def mask(self) -> np.ndarray:
-        """bool [H, W]. Raises DataError where the file is missing or no such array."""
+        """The mask, bool [H, W]. Raises DataError where the file is missing or no such array."""
         try:
             array = np.load(self.path, allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -65,7 +65,7 @@ class MatrixFile:
     key: str
 
     def mask(self) -> np.ndarray:
-        """bool [H, W]. Raises DataError where the file is missing or lacks the matrix."""
+        """The mask, bool [H, W]. Raises DataError where the file is missing or lacks the matrix."""
         try:
             content = loadmat(self.path, variable_names=[self.key])
         except Exception as error:  # scipy raises many kinds for a damaged file
@@ -118,7 +118,7 @@ def read_pair(one: GroundedQuestion) -> tuple[np.ndarray, np.ndarray]:
             chosen = turned if opened.size != mask.shape[::-1] and turned.size == mask.shape[::-1] else opened
             pixels = np.asarray(chosen.convert("RGB"))
     except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"{one.name}: the photograph {one.image} cannot be read ({error}). Bring it, or bring it again.") from error
+        raise DataError(f"{one.name}: the photograph {one.image} cannot be read ({error}). Bring it again.") from error
     if pixels.shape[:2] != mask.shape:
         raise DataError(
             f"{one.name}: the photograph {one.image} is {pixels.shape[1]} x {pixels.shape[0]} pixels and its mask "
@@ -158,7 +158,7 @@ def annotated_answers(questions: Path, annotations: Path) -> dict[int, tuple[int
     try:
         answers = {int(x["question_id"]): str(x["multiple_choice_answer"]) for x in read_json(annotations)["annotations"]}
     except (KeyError, TypeError) as error:
-        raise DataError(f"{annotations}: expected annotations with question_id and multiple_choice_answer ({error}).") from error
+        raise DataError(f"{annotations}: annotations need question_id and multiple_choice_answer ({error}).") from error
     try:
         return {
             int(x["question_id"]): (int(x["image_id"]), str(x["question"]), answers[int(x["question_id"])])
@@ -190,7 +190,7 @@ def polygon_of(points: object, width: object, height: object, place: str) -> Pol
         raise DataError(f"{place}: the polygon is {str(points)[:60]!r}; it needs at least three points.")
     pairs = []
     for point in points:
-        pair = (point.get("x"), point.get("y")) if isinstance(point, dict) else point
+        pair: Any = (point.get("x"), point.get("y")) if isinstance(point, dict) else point
         if not isinstance(pair, Sequence) or len(pair) != 2 or not all(isinstance(x, int | float) for x in pair):
             raise DataError(f"{place}: the point {point!r} is no pair of numbers.")
         if not np.isfinite(np.asarray(pair, dtype=float)).all():

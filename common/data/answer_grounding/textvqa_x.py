@@ -1,7 +1,7 @@
 """TextVQA-X (Nagaraj Rao et al., 2021): masks that explain answers about text in TextVQA's photographs.
 
-Layout: `<root>/textvqa_x/{text_explanations/explanations_token.json, visual_explanations/seg/<id>.npy, data_splits/{train,val}_id.txt}`
-and `<root>/textvqa/{train_images/, TextVQA_0.5.1_train.json, TextVQA_0.5.1_val.json}`.
+Layout: `<root>/textvqa_x/` with `text_explanations/explanations_token.json`, `visual_explanations/seg/<id>.npy` and
+`data_splits/{train,val}_id.txt`, and `<root>/textvqa/{train_images/, TextVQA_0.5.1_train.json, TextVQA_0.5.1_val.json}`.
 """
 
 from collections import Counter
@@ -23,7 +23,8 @@ def load_textvqa_x(root: Path, split: TextVqaSplit) -> list[GroundedQuestion]:
     own, base = root / "textvqa_x", root / "textvqa"
     ids, explanations = own / "data_splits" / f"{split}_id.txt", own / "text_explanations" / "explanations_token.json"
     sources = [base / f"TextVQA_0.5.1_{part}.json" for part in ("train", "val")]
-    require_files([ids, explanations, *sources, base / "train_images"], "TextVQA-X (amzn/explainable-text-vqa) and TextVQA 0.5.1")
+    needed = [ids, explanations, *sources, base / "train_images"]
+    require_files(needed, "TextVQA-X (amzn/explainable-text-vqa) and TextVQA 0.5.1")
     asked = {}
     for source in sources:
         try:

@@ -1,7 +1,7 @@
-"""VQA-X (Park et al., 2018): masks by which people pointed to the evidence for answers of VQA v2; for validation and test alone.
+"""VQA-X (Park et al., 2018): masks by which people pointed to the evidence for answers of VQA v2, in validation and test.
 
-Layout, as the authors' repository has it: `<root>/Annotations/{visual/{val,test}/<question id>.npy, v2_mscoco_val2014_annotations.json}`,
-`<root>/Questions/v2_OpenEnded_mscoco_val2014_questions.json`, `<root>/Images/val2014/`.
+Layout, as the authors' repository has it: `<root>/Annotations/` with `visual/{val,test}/<question id>.npy` and
+`v2_mscoco_val2014_annotations.json`, `<root>/Questions/v2_OpenEnded_mscoco_val2014_questions.json`, `<root>/Images/val2014/`.
 """
 
 from pathlib import Path
@@ -29,9 +29,7 @@ def load_vqa_x(root: Path, split: VqaXSplit) -> list[GroundedQuestion]:
         if not path.stem.isdigit() or int(path.stem) not in answered:
             raise DataError(f"{path}: {questions} has no answered question of this id.")
         image, question, answer = answered[int(path.stem)]
-        found.append(
-            GroundedQuestion(path.stem, images / f"COCO_val2014_{image:012d}.jpg", question, answer, ArrayFile(path))
-        )
+        found.append(GroundedQuestion(path.stem, images / f"COCO_val2014_{image:012d}.jpg", question, answer, ArrayFile(path)))
     if not found:
         raise DataError(f"{masks} has no masks (*.npy). Bring those of the split {split!r}.")
     return found
