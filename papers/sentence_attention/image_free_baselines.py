@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.configuration import Parameters
 from common.data.answer_grounding.generated import write_generated
-from common.data.answer_grounding.questions import GroundedQuestion
+from common.data.answer_grounding.questions import GroundedQuestion, Polygon
 from common.data.answer_grounding.vizwiz import load_vizwiz, read_annotations
 from common.data.fetch import fetch
 from common.experiment import Context, Measurement, main
@@ -37,11 +37,8 @@ class Settings(Parameters):
 
 def masks_of(questions: list[GroundedQuestion], side: int) -> Tensor:
     """Polygons as bool [n, side, side]."""
-    found = []
-    for one in questions:
-        assert one.evidence.__class__.__name__ == "Polygon"
-        found.append(one.evidence.mask(side, side))  # pyright: ignore[reportCallIssue]
-    return torch.from_numpy(np.stack(found))
+    polygons = [one.evidence for one in questions if isinstance(one.evidence, Polygon)]
+    return torch.from_numpy(np.stack([polygon.mask(side, side) for polygon in polygons]))
 
 
 def centred_box(side: int, percent: int) -> Tensor:

@@ -22,12 +22,12 @@ def test_both_conventions_are_scikit_learns(seed):
     predicted, target, valid = masks(seed)
     counts = overlap(predicted, target, valid)
     each = [
-        jaccard_score(t[v].numpy(), p[v].numpy(), zero_division=1.0)
+        jaccard_score(t[v].numpy(), p[v].numpy(), zero_division=1.0)  # pyright: ignore[reportArgumentType]
         for p, t, v in zip(predicted, target, valid, strict=True)
     ]  # fmt: skip
     np.testing.assert_allclose(iou_of_each(counts), each)
     assert mean_iou(counts) == pytest.approx(np.mean(each))
-    together = jaccard_score(target[valid].numpy(), predicted[valid].numpy(), zero_division=1.0)
+    together = jaccard_score(target[valid].numpy(), predicted[valid].numpy(), zero_division=1.0)  # pyright: ignore[reportArgumentType]
     assert cumulative_iou(counts) == pytest.approx(together)
 
 

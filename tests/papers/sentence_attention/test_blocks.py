@@ -1,6 +1,7 @@
 """The block, the decoder and the gates beside it against equations written as loops, and against timm."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,11 @@ def maps(batch=2, channels=CHANNELS, side=32):
     return [torch.randn(batch, C, side >> i, side >> i, generator=generator) for i, C in enumerate(channels)]
 
 
-def text(batch=2, E=6, L=5):
+def gates_of(variant, E=6, channels=CHANNELS) -> Any:
+    return make_gates(variant, E, channels)
+
+
+def text(batch=2, E=6, L=5) -> Any:
     generator = torch.Generator().manual_seed(1)
     tokens = torch.randn(batch, L, E, generator=generator)
     present = torch.arange(L) < torch.tensor([L, L - 2])[:, None]
@@ -104,7 +109,7 @@ def test_rows_of_the_interpolation_sum_to_one():
 
 def test_the_decoder_merges_from_the_deepest_map():
     torch.manual_seed(0)
-    decoder = Decoder(CHANNELS, dropout=0.5, seed=0).eval()
+    decoder: Any = Decoder(CHANNELS, dropout=0.5, seed=0).eval()
     for merge in decoder.merges:
         merge[1].running_mean.normal_()
         merge[1].running_var.uniform_(0.5, 2)
@@ -144,10 +149,10 @@ def test_squeeze_excite_and_efficient_channel_attention_are_timms_on_every_map()
     given = maps()
     for name, kind in (("se", SEModule), ("eca", EcaModule)):
         torch.manual_seed(0)
-        gates = make_gates(name, 6, CHANNELS)
+        gates = gates_of(name)
         assert all(isinstance(layer, kind) for layer in gates.layers)
     torch.manual_seed(0)
-    se = make_gates("se", 6, CHANNELS)
+    se = gates_of("se")
     found = se(given, text())[4]
     layer, f = se.layers[4], given[4]
     W1, W2 = layer.fc1.weight[:, :, 0, 0], layer.fc2.weight[:, :, 0, 0]
@@ -158,7 +163,7 @@ def test_squeeze_excite_and_efficient_channel_attention_are_timms_on_every_map()
 
 
 def test_the_sentences_se_has_the_widths_of_se_and_reads_the_sentence():
-    se, sentence = make_gates("se", 6, CHANNELS), make_gates("sentence_se", 6, CHANNELS)
+    se, sentence = gates_of("se"), gates_of("sentence_se")
     for layer, block in zip(se.layers, sentence.blocks, strict=True):
         assert layer.fc1.out_channels == block.gate.expand.out_features
         assert isinstance(block.gate.norm, torch.nn.Identity)
@@ -167,7 +172,7 @@ def test_the_sentences_se_has_the_widths_of_se_and_reads_the_sentence():
 
 def test_gating_the_last_map_leaves_the_others():
     given = maps()
-    found = make_gates("sab_last", 6, CHANNELS)(given, text())
+    found = gates_of("sab_last")(given, text())
     assert all(a is b for a, b in zip(found[:4], given[:4], strict=True))
     assert not torch.equal(found[4], given[4])
 
@@ -181,7 +186,8 @@ def test_concatenation_is_a_convolution_of_map_and_tiled_sentence():
 
 
 def test_film_starts_as_the_identity_and_scales_and_shifts():
-    film, given, t = FeatureWise(6, CHANNELS), maps(), text()
+    given, t = maps(), text()
+    film: Any = FeatureWise(6, CHANNELS)
     for f, found in zip(given, film(given, t), strict=True):
         torch.testing.assert_close(found, f)
     torch.nn.init.normal_(film.layers[0].weight)
@@ -220,7 +226,8 @@ def test_cross_attention_is_its_equations_and_does_not_read_padding():
 
 def test_eab_reads_the_image_and_the_sentence():
     torch.manual_seed(0)
-    eab, given, t = EmbeddingAttention(6, CHANNELS), maps(), text()
+    given, t = maps(), text()
+    eab: Any = EmbeddingAttention(6, CHANNELS)
     found = eab(given, t)[2]
     joint = torch.cat([given[4].mean((2, 3)), t.vectors], dim=1)
     torch.testing.assert_close(found, given[2] * eab.blocks[2].gate(joint)[:, :, None, None])
@@ -229,7 +236,7 @@ def test_eab_reads_the_image_and_the_sentence():
 @pytest.mark.parametrize("variant", list(VARIANTS))
 def test_every_variant_keeps_shapes_and_reads_text_or_not(variant):
     torch.manual_seed(0)
-    gates, given, t = make_gates(variant, 6, CHANNELS), maps(), text()
+    gates, given, t = gates_of(variant), maps(), text()
     if variant == "film":
         for layer in gates.layers:
             torch.nn.init.normal_(layer.weight)

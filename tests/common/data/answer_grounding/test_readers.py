@@ -223,7 +223,8 @@ def real():
     except DataError as error:
         pytest.skip(f"the annotations are not on the web in this form, and here is no mirror of them: {error}")
     questions = read_annotations(path, Path())
-    return questions, torch.from_numpy(np.stack([one.evidence.mask(128, 128) for one in questions]))
+    polygons = [one.evidence for one in questions if isinstance(one.evidence, Polygon)]
+    return questions, torch.from_numpy(np.stack([polygon.mask(128, 128) for polygon in polygons]))
 
 
 def test_real_annotations_cover_what_they_covered_before(real):
