@@ -14,7 +14,9 @@ from common.metrics.masks import cumulative_iou, iou_of_each, mean_iou, overlap
 def masks(seed, n=4):
     generator = np.random.default_rng(seed)
     share = generator.uniform(0.1, 0.9, (3, n, 1, 1))
-    return [torch.from_numpy(generator.random((n, 6, 7)) < x) for x in share]
+    predicted, target, valid = (torch.from_numpy(generator.random((n, 6, 7)) < x) for x in share)
+    valid[:, 0, 0] = True  # scikit-learn refuses an image without pixels
+    return predicted, target, valid
 
 
 @given(st.integers(0, 10_000))
