@@ -91,4 +91,6 @@ class Decoder(nn.Module):
         y = maps[-1]
         for i in reversed(range(len(self.merges))):
             y = torch.relu(upsample(self.merges[i](y), *maps[i].shape[-2:]) + maps[i])
-        return upsample(self.classify(self.dropout(y)).float(), height, width)
+        y = self.classify(self.dropout(y)).float()
+        with torch.autocast(y.device.type, enabled=False):
+            return upsample(y, height, width)

@@ -191,7 +191,8 @@ def fit(plan: Plan, painting: Painting, numbers: Tensor, sentences: Sentences, c
     before = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True
     try:
-        train(replicas, checkpoints=context.checkpoints, progress=context.progress(fitting.steps * len(replicas)))
+        # Without checkpoints: they would take longer than the seconds of training that they save.
+        train(replicas, progress=context.progress(fitting.steps * len(replicas)))
     finally:
         torch.backends.cudnn.deterministic = before
     return networks

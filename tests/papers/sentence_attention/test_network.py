@@ -11,7 +11,6 @@ from torch.nn.functional import cross_entropy
 
 from common.errors import ConfigError, DataError, InputError
 from common.experiment import Context
-from common.training import Checkpoints
 from papers.sentence_attention.backbones import SOURCES, make_backbone, read_weights
 from papers.sentence_attention.decoder import Decoder
 from papers.sentence_attention.grounder import Grounder, Normalisation
@@ -226,11 +225,11 @@ def test_the_backbone_learns_at_its_share_of_the_rate_also_after_a_resume():
             torch.testing.assert_close(change, wanted, rtol=1e-3, atol=1e-6)
 
 
-def trained(sentences, checkpoints=None, variant="sab", seeds=(0,), **change):
+def trained(sentences, variant="sab", seeds=(0,), **change):
     plan = Plan(variant, BACKBONE, FITTING.model_copy(update=change), seeds)
     painting = painting_of(DATA, "train", 32, "cpu")
     numbers = sentences.numbers(DATA.scenes("train"), "q")
-    networks = fit(plan, painting, numbers, sentences, Context("cpu", "test", checkpoints))
+    networks = fit(plan, painting, numbers, sentences, Context("cpu", "test"))
     return plan, networks
 
 
@@ -274,7 +273,12 @@ def test_prediction_counts_pixels_and_keeps_masks(sentences, monkeypatch):
     assert torch.equal(whole.counts.intersection[:7], (whole.masks & true).sum((1, 2)))
 
 
-def test_a_finished_training_is_resumed_from_its_checkpoint(sentences, tmp_path):
-    _, (first,) = trained(sentences, Checkpoints(tmp_path, "key"))
-    _, (again,) = trained(sentences, Checkpoints(tmp_path, "key"))
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+def test_logits_are_float32_where_the_rest_is_computed_in_halves():
+    network = tiny_grounder()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8), Text(torch.randn(4, 12)))
+    assert logits.dtype == torch.float32
+    cross_entropy_and_dice(logits, torch.rand(4, 32, 32) < 0.3).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
