@@ -24,7 +24,7 @@ DATASET = {
 BROUGHT_BY_HAND = {
     "pointer-networks-fixtures", "choi", "wiki300", "wiki50", "wikisection-en-city-subset", "qmsum",
     "mil-classic", "fashion-mnist", "physionet2012", "amazon-book-covers", "ag-news", "nemo-ser", "cifar100-subset",
-    "mil-classic", "fashion-mnist", "physionet2012", "emoji-sprites", "vizwiz-vqa-grounding-val",
+    "emoji-sprites", "vizwiz-vqa-grounding-val",
 }  # fmt: skip
 
 
