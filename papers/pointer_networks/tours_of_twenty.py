@@ -1,0 +1,7 @@
+"""Travelling salesman: a pointer network that learned tours of 20 cities alone, beside the one of 5 to 20 (`tours`)."""
+
+from common.experiment import main
+from papers.pointer_networks.tours import Settings, run
+
+if __name__ == "__main__":
+    main(run, Settings)
