@@ -117,8 +117,9 @@ def record(paper: str, scale: Scale, results: Path, *, allow_dirty: bool = False
         The folder of the copies.
 
     Raises:
-        DataError: there are no records, they are damaged or of other parameters, or they come from several machines, several
-            commits or a changed working tree.
+        DataError: there are no records, they are damaged or of other parameters, or those of one experiment, or behind one
+            piece of evidence, come from several kinds of GPU; or they come from several commits or a changed working tree,
+            and this checkout lacks the sources they were measured with.
     """
     config = _paper_config(paper)
     source = results / paper / scale / "records"
@@ -131,29 +132,50 @@ def record(paper: str, scale: Scale, results: Path, *, allow_dirty: bool = False
     commits = sorted({r.provenance.commit for r in kept.records})
     dirty = [r.identity for r in kept.records if r.provenance.dirty]
     if len(devices) > 1:
-        raise DataError(
-            f"The records in {source} come from several devices ({', '.join(devices)}). Measure all of them on one "
-            "(`--again` measures a cell anew)."
-        )
-    if len(commits) > 1:
+        _check_that_devices_do_not_mix(paper, kept, scale, source)
+    same_sources = _commit_with_these_sources(kept.records) if dirty or len(commits) > 1 else None
+    if len(commits) > 1 and same_sources is None:
         raise DataError(
             f"The records in {source} come from several commits ({', '.join(c[:12] for c in commits)}), so no single checkout "
-            "gives these numbers. Measure all of them from one commit (`--again` measures a cell anew)."
+            "gives these numbers. Check out, without changes, a commit that has the sources they all were measured with, or "
+            "measure all of them from one commit (`--again` measures a cell anew)."
         )
-    same_sources = _commit_with_these_sources(kept.records) if dirty else None
     if dirty and same_sources is None and not allow_dirty:
         raise DataError(
             f"{len(dirty)} of {len(kept.records)} records in {source} were measured with local changes ({dirty[0]}"
             f"{', ...' if len(dirty) > 1 else ''}), so the commit does not give these numbers. Check out, without changes, the "
             "commit that has the sources they were measured with, or commit and measure again, or add --allow-dirty."
         )
-    target = REPOSITORY / "results" / "recorded" / hardware_name(devices[0]) / paper / scale / "records"
+    target = REPOSITORY / "results" / "recorded" / hardware_name(", ".join(devices)) / paper / scale / "records"
     _copy_records(kept, target)
     if same_sources is None:
         (target.parent / SOURCES).unlink(missing_ok=True)
     else:
         write_text(target.parent / SOURCES, same_sources.model_dump_json(indent=1) + "\n")
     return target
+
+
+def _check_that_devices_do_not_mix(paper: str, records: RecordSet, scale: Scale, source: Path) -> None:
+    """Several kinds of GPU may measure a paper, but never one experiment, nor the numbers of one comparison.
+
+    Raises:
+        DataError: an experiment, or a piece of evidence, rests on several.
+    """
+    by_identity = {record.identity: record for record in records.records}
+    together: dict[str, list[Record]] = {}
+    for measured in records.records:
+        together.setdefault(f"experiment {measured.experiment}", []).append(measured)
+    for verdict in judge_all(REPOSITORY / "papers" / paper, records, scale):
+        for piece in verdict.evidence:
+            where = f"claim {verdict.claim} ({piece.what}{f', {piece.group}' if piece.group else ''})"
+            together.setdefault(where, []).extend(by_identity[identity] for identity in piece.records)
+    for what, measured in together.items():
+        devices = _deciding_devices(measured)
+        if len(devices) > 1:
+            raise DataError(
+                f"The records of {what} in {source} come from several devices ({', '.join(devices)}). Measure all of them on "
+                "one (`--again` measures a cell anew)."
+            )
 
 
 def _commit_with_these_sources(records: Iterable[Record]) -> "Sources | None":
