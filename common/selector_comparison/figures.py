@@ -131,7 +131,7 @@ def perplexity_against_density(
 def retrieval_scores(
     records: RecordSet, names: Mapping[str, str], *, experiment: str = "retrieval", length: int | None = None
 ) -> Figure:
-    """Scores (above) and losses of the right answer (below) against density, a column each task; dense attention as a line.
+    """Scores (above) and losses of the right answer (below) against density, a panel each task; dense attention as a line.
 
     Args:
         records: of `compare_retrieval`.
@@ -147,11 +147,17 @@ def retrieval_scores(
     chosen = length_shown(rows["score"], length)
     densities = rows_where(measured_rows(records, experiment, "density"), length=chosen)
     tasks = list(dict.fromkeys(rows["score"]["task"]))
+    columns = min(len(tasks), 4)
+    blocks = [tasks[start : start + columns] for start in range(0, len(tasks), columns)]
     figure, panels = plt.subplots(
-        len(metrics), len(tasks), figsize=(PAGE_WIDTH, 4.2), squeeze=False, sharex=True, sharey="row"
+        len(metrics) * len(blocks), columns, figsize=(PAGE_WIDTH, 0.6 + 3.6 * len(blocks)), squeeze=False, sharex=True
     )  # fmt: skip
-    for (metric, label), line in zip(metrics.items(), panels, strict=True):
-        for task, axes in zip(tasks, line, strict=True):
+    for number_of_line, line in enumerate(panels):
+        metric, label = list(metrics.items())[number_of_line % len(metrics)]
+        shown = blocks[number_of_line // len(metrics)]
+        for axes in line[len(shown) :]:
+            axes.set_axis_off()
+        for task, axes in zip(shown, line, strict=False):
             found = rows_where(rows[metric], length=chosen, task=task)
             dense = rows_where(found, method=DENSE)["value"].mean()
             axes.axhline(dense, color="black", linewidth=1, label="dense attention")
@@ -162,11 +168,14 @@ def retrieval_scores(
                 ]
                 if points:
                     axes.plot(*np.array(sorted(points)).T, label=name, **line_look(number))
+            if metric == "score":
+                axes.set_title(f"{task},\n{chosen:,} tokens")
+                axes.set_ylim(-4, 104)
+            else:
+                axes.set_ylim(bottom=0)
         line[0].set_ylabel(label)
-    for task, above, below in zip(tasks, *panels, strict=True):
-        above.set_title(f"{task}, {chosen:,} tokens")
-        above.set_ylim(-4, 104)
-        below.set_xlabel("density of the prefill")
+    for axes in panels[-1]:
+        axes.set_xlabel("density of the prefill")
     _shared_legend(figure, *panels.flat)
     return figure
 
