@@ -52,6 +52,17 @@ rule report:
         "python -m common.site 2>&1 | tee {log}"
 
 
+rule mlflow_import:
+    input:
+        [],
+    log:
+        "logs/mlflow_import.log",
+    conda:
+        "envs/reattend.yaml"
+    shell:
+        "python -m common.mlflow_import 2>&1 | tee {log}"
+
+
 rule doctor:
     input:
         [],

@@ -168,6 +168,26 @@ def mirror(record: Record, folder: Path) -> None:
         )
 
 
+def import_record(record: Record, folder: Path) -> bool:
+    """Log a recorded record as an MLflow run, unless the tracking store has that measurement already.
+
+    Args:
+        record: of `results/recorded`.
+        folder: that holds its `record.json`; nothing is written there.
+
+    Returns:
+        Whether a run was made.
+    """
+    client = _client()
+    experiment = _experiment_id(client, record.paper)
+    started = _milliseconds(record.provenance.started_at)
+    same = f"tags.cell = '{record.identity}' and tags.results_sha256 = '{record.results_sha256}'"
+    if any(run.info.start_time == started for run in client.search_runs([experiment], same)):
+        return False
+    _log(record, folder)
+    return True
+
+
 def _mirrored(marker: Path) -> dict | None:
     """Which measurement a `tracking.json` remembers; None when it is no such file."""
     try:

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
-from common import publish, workflow
+from common import mlflow_import, publish, workflow
 from common.records import read_record, write_record
 from common.tables import number
 from tests.example_records import TEMPLATE, measure_template
@@ -473,3 +474,25 @@ def test_a_damaged_or_homeless_benchmark_is_named(repository, call):
     status, said = call("benchmarks")
     assert status == 2
     assert "`<!-- benchmark: products begin -->`" in said
+
+
+def test_recorded_results_become_mlflow_runs(repository, recorded, tmp_path, monkeypatch, capsys):
+    uri = f"sqlite:///{tmp_path / 'imported' / 'mlflow.db'}"
+    monkeypatch.setenv("REATTEND_TRACKING", "on")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setattr(mlflow_import, "REPOSITORY", repository)
+    for _ in range(2):
+        monkeypatch.setattr(sys, "argv", ["mlflow_import", "_template"])
+        mlflow_import.main()
+    assert capsys.readouterr().out.splitlines() == [
+        "_template: 5 runs made, 0 were there already",
+        "_template: 0 runs made, 5 were there already",
+    ]
+    client = MlflowClient(tracking_uri=uri)
+    runs = client.search_runs([client.get_experiment_by_name("_template").experiment_id])  # pyright: ignore[reportOptionalMemberAccess]
+    assert "tables and figures (standard)" in [run.info.run_name for run in runs]
+    assert len(runs) == 6
+    monkeypatch.setenv("REATTEND_TRACKING", "off")
+    with pytest.raises(SystemExit):
+        mlflow_import.main()
+    assert "REATTEND_TRACKING is off" in capsys.readouterr().err

@@ -205,3 +205,15 @@ def test_without_an_address_the_database_lies_in_the_repository(monkeypatch):
     assert tracking.tracking_uri() == f"sqlite:///{tracking.REPOSITORY / 'mlflow.db'}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
     assert tracking.tracking_uri() == "http://server:5000"
+
+
+def test_a_recorded_measurement_is_imported_once_and_nothing_is_written_beside_it(tmp_path, database):
+    record = record_in(tmp_path / "record")
+    before = sorted(path.name for path in (tmp_path / "record").iterdir())
+    assert tracking.import_record(record, tmp_path / "record")
+    assert not tracking.import_record(record, tmp_path / "record")
+    again = record_in(tmp_path / "again", provenance=PROVENANCE.model_copy(update={"started_at": "2026-01-02T00:00:00+00:00"}))
+    assert tracking.import_record(again, tmp_path / "again")  # the same numbers, measured on another day
+    _, runs = runs_of(database)
+    assert len(runs) == 2
+    assert sorted(path.name for path in (tmp_path / "record").iterdir()) == before
