@@ -1,4 +1,4 @@
-"""Promises of security, kept by every source file: nothing unpickled, no archive unpacked blindly, no shell, locked versions."""
+"""Promises of security, kept by every source file: nothing unpickled, no archive unpacked blindly, no shell; versions locked."""
 
 import ast
 import re
