@@ -1,4 +1,4 @@
-"""Promises of security, kept by every source file: nothing unpickled, no archive unpacked blindly, no shell; versions locked."""
+"""Promises of security, kept by every source file: nothing is unpickled, no archive unpacked blindly, versions are locked."""
 
 import ast
 import re
