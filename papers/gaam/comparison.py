@@ -111,7 +111,10 @@ def add_batch_rows(measurement: Measurement, name: str, trainer: Trainer, runs: 
 
 
 def add_gate_rows(measurement: Measurement, name: str, trainer: Trainer, runs: Sequence[Run]) -> None:
-    """The mean gate of each run (array `gate_<method>`, [R, N, d]), and the ranges of δ and ξ that were learned."""
+    """The mean gate of each run (array `gate_<method>`, [R, N, d]), and the ranges of δ and ξ that were learned.
+
+    The latter are rows of `smallest_delta`, `largest_delta`, `smallest_xi` and `largest_xi`.
+    """
     gate = trainer.mean_gate()
     measurement.arrays[f"gate_{name}"] = gate.astype(np.float32)
     for place, run in enumerate(runs):

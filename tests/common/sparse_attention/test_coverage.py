@@ -88,10 +88,14 @@ def test_density_at_coverage_is_the_smallest(seed, T, scope, target):
     for h in range(2):
         rows = [sorted(mass[0, h, i].tolist(), reverse=True) for i in range(T)]
         groups = rows if scope == "row" else [sorted(itertools.chain(*rows), reverse=True)]
-        count = sum(
-            next(n for n in range(1, len(group) + 1) if sum(group[:n]) >= target * sum(group) - 1e-9) for group in groups
-        )
-        assert float(found[0, h]) == pytest.approx(count / (T * (T + 1) / 2))
+
+        def least(wanted, groups=groups):
+            return sum(next(n for n in range(1, len(group) + 1) if sum(group[:n]) >= wanted * sum(group)) for group in groups)
+
+        # Masses are float32: where a sum meets the target to their precision, one block more or less is right.
+        count = float(found[0, h]) * T * (T + 1) / 2
+        assert least(target * (1 - 1e-6)) <= round(count) <= least(target * (1 + 1e-6))
+        assert count == pytest.approx(round(count))
 
 
 def test_forced_blocks_come_first_and_count():

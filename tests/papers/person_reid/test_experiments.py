@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from common.claims import check_claims, judge, judge_all, read_claims
-from common.configuration import check_parameters, read_paper_config
+from common.configuration import batches_of, check_parameters, read_paper_config
 from common.errors import DataError, InputError
 from common.experiment import Context, run_job
 from common.present import draw
@@ -194,7 +194,7 @@ def records(tmp_path_factory):
         patch.setattr("common.data.feature_cache.cache_folder", lambda: folder / "cache")
         patch.setattr("common.tracking.mirror", lambda *_: None)
         for name, module in MODULES.items():
-            for batch in ("all",):
+            for batch in batches_of(config, name, "smoke"):
                 run_job(module.run, module.Settings, config, name, batch, "smoke", folder / "records")
     return RecordSet(folder / "records")
 

@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import cohen_kappa_score
 
 from common.claims import check_claims, judge_all
-from common.configuration import check_parameters, read_paper_config
+from common.configuration import batches_of, check_parameters, read_paper_config
 from common.errors import ConfigError, DataError, InputError
 from common.experiment import Context, run_job
 from common.metrics.classification import discrimination
@@ -149,7 +149,8 @@ def test_attention_is_averaged_over_all_stays():
 def test_mortality_comparison_and_explanations_fit_together(tmp_path):
     config = read_paper_config(PAPER / "config.yaml")
     for name, module in (("mortality", mortality), ("comparison", comparison), ("explanations", explanations)):
-        run_job(module.run, module.Settings, config, name, "all", "smoke", tmp_path)
+        for batch in batches_of(config, name, "smoke"):
+            run_job(module.run, module.Settings, config, name, batch, "smoke", tmp_path)
     records = RecordSet(tmp_path)
     table = records.table()
     by_model = {record.axes["model"]: records.arrays(record) for record in records.of("mortality")}
