@@ -9,7 +9,7 @@ import torch
 from common.checkpoints import Checkpoints
 from common.errors import ConfigError, InputError
 from common.experiment import Context
-from papers.pointer_networks import hulls, tour_baselines, tours, tours_of_twenty, triangulations
+from papers.pointer_networks import hulls, tour_baselines, tours, triangulations
 from papers.pointer_networks.examples import Examples
 from papers.pointer_networks.generate import test_examples as draw_test_examples
 from papers.pointer_networks.generate import uniform_points
@@ -135,13 +135,6 @@ def test_tours_over_the_reference_and_by_part():
     restricted = next(row.value for row in whole if row.setting["decoding"] == "valid")
     assert sum(row.value for row in parts) / 4 == pytest.approx(restricted)
     assert all(row.value == 0 for row in rows_of(measurement, "invalid") if row.setting["decoding"] == "valid")
-
-
-def test_tours_of_one_length_are_measured_as_those_of_many():
-    """The training on 20 cities alone is the experiment `tours` under another name: same rows, same numbers."""
-    settings = settings_of(tours, "travelling_salesman", [5], [5], decodings={"valid": [1]}, paired_lengths=[], parts=4)
-    other = tours_of_twenty.Settings.model_validate(settings.model_dump())
-    assert values(tours_of_twenty.run(other, ON_CPU)) == values(tours.run(settings, ON_CPU))
 
 
 def brute_force(points):
