@@ -102,18 +102,20 @@ def chosen_threshold(settings: Settings, words: WordVectors) -> float:
 def run(settings: Settings, context: Context) -> Measurement:
     """Segment the test documents with every method; where a method can, also with the number of segments known.
 
-    Rows are those of `scoring.add_scores`: `pk`, `window_diff`, `boundary_similarity`, `boundary_f1`, `pk_of_part` and others.
+    Rows are those of `scoring.add_scores`: `pk`, `window_diff`, `boundary_similarity`, `boundary_f1`, `pk_of_part`,
+    `pk_in_words` and others.
     """
     measurement = Measurement()
     documents = documents_of(settings.data_set, "test", settings.documents, 0)
-    references = [document.segments for document in documents]
+    references, texts = [document.segments for document in documents], [document.sentences for document in documents]
     measurement.add("documents", len(documents), "documents")
     measurement.add("sentences", sum(map(sum, references)), "sentences")
     measurement.add("segments", sum(map(len, references)), "segments")
     progress = context.progress(len(settings.methods))
 
     def score(method: str, hypotheses: list[tuple[int, ...]], count: str = "found", seed: int = 0) -> None:
-        add_scores(measurement, references, hypotheses, method=method, parts=settings.parts, count=count, seed=seed)
+        options = {"parts": settings.parts, "texts": texts, "count": count, "seed": seed}
+        add_scores(measurement, references, hypotheses, method=method, **options)
 
     trivial: Mapping[str, Callable[[Segments], tuple[int, ...]]] = {"none": no_boundary, "all": every_boundary, "even": even}
     for method in settings.methods:
@@ -124,9 +126,9 @@ def run(settings: Settings, context: Context) -> Measurement:
                 generator = np.random.default_rng(seed)
                 score(method, [random_boundaries(reference, generator) for reference in references], seed=seed)
         elif method == "graph_seg":
-            texts = documents_of(settings.word_vector_texts, "train", settings.documents, 0)
+            background = documents_of(settings.word_vector_texts, "train", settings.documents, 0)
             words = train_word_vectors(
-                [words_of(sentence) for document in texts for sentence in document.sentences],
+                [words_of(sentence) for document in background for sentence in document.sentences],
                 size=settings.word_vector_size,
                 epochs=settings.word_vector_epochs,
             )

@@ -23,7 +23,7 @@ from papers.topic_segmentation import (
     tables,
 )
 from papers.topic_segmentation.conventions import agreement, system_scores, turned_pairs
-from papers.topic_segmentation.scoring import add_scores, pk_by_part
+from papers.topic_segmentation.scoring import add_scores, in_words, pk_by_part
 from papers.topic_segmentation.subjects import documents_of
 from papers.topic_segmentation.tssp_cssl import Weights
 from tests.papers.topic_segmentation.tiny_encoder import documents, tiny_encoder, tiny_tokenizer
@@ -82,6 +82,23 @@ def test_scores_in_every_convention_and_by_part():
     assert pk_by_part([(1,)], [(1,)], 3) == []
     with pytest.raises(InputError, match="parts is 0"):
         pk_by_part(references, hypotheses, 0)
+
+
+def test_pk_in_words_by_hand():
+    sentences = ["a b c", "d", "e f", "g h"]
+    assert in_words((2, 2), sentences) == (4, 4)
+    assert in_words((1, 2, 1), ["a b c", "", "d", "e"]) == (3, 2, 1)
+    with pytest.raises(InputError, match="have 3 sentences and the document 4"):
+        in_words((2, 1), sentences)
+    # The reference cuts after word 4 of 8, k = 2; the hypothesis after word 3. Of six windows the one over words 2 to 4 has the
+    # hypothesis' cut alone, the one over words 4 to 6 the reference's. In sentences the second of two windows has
+    # the reference's cut alone.
+    measurement = Measurement()
+    add_scores(measurement, [(2, 2)], [(1, 3)], method="m", parts=1, texts=[sentences])
+    (words,), (part,) = rows_of(measurement, "pk_in_words"), rows_of(measurement, "pk_in_words_of_part", part=0)
+    assert [words.value, part.value] == pytest.approx([100 * 2 / 6] * 2)
+    (in_sentences,) = rows_of(measurement, "pk", convention="standard")
+    assert in_sentences.value == pytest.approx(100 * 1 / 2)
 
 
 def test_a_convention_without_windows_has_no_row():
