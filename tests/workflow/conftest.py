@@ -37,10 +37,16 @@ class Checkout:
             "REATTEND_CACHE": str(self.folder / "cache"),
         }
 
-    def start(self, *command: str) -> subprocess.Popen:
-        """Start a command in the checkout; both streams in one."""
+    def start(self, *command: str, new_session: bool = False) -> subprocess.Popen:
+        """Start a command in the checkout; both streams in one. In a session of its own it can be killed with all below it."""
         return subprocess.Popen(
-            command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=new_session,
         )
 
     def run(self, *command: str) -> tuple[int, str]:

@@ -1,5 +1,10 @@
 """Killed jobs and a killed Snakemake lose nothing: the same command goes on, and gives the numbers of an uninterrupted run."""
 
+import json
+import os
+import random
+import shutil
+import signal
 import time
 
 import psutil
@@ -71,3 +76,58 @@ def test_killed_jobs_and_a_killed_snakemake_lose_nothing(finished, make_checkout
         assert ours.results_sha256 == theirs.results_sha256
     for path in sorted((uninterrupted / "tables").iterdir()):
         assert (results / "tables" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+# Another seed gives other moments; each kill takes about 8 seconds.
+SEED = int(os.environ.get("REATTEND_KILL_SEED", "0"))
+KILLS = int(os.environ.get("REATTEND_KILLS", "3"))
+
+
+def final_files(folder):
+    """Path below the folder -> content, of all that people and later steps read: no logs, no run times, nothing of MLflow."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name[0] != "." and path.name != "tracking.json"]
+    relative = [path.relative_to(folder) for path in files]
+    return {path.as_posix(): (folder / path).read_bytes() for path in relative if path.parts[0] not in ("logs", "benchmarks")}
+
+
+def check_files_are_whole(folder, expected):
+    """Every file that is there is what an undisturbed run writes; a record may differ in where and when it was made."""
+    for name, content in final_files(folder).items():
+        if name.endswith("record.json"):
+            assert read_record(folder / name).results_sha256 == json.loads(expected[name])["results_sha256"], name
+        else:
+            assert content == expected[name], name
+
+
+def test_after_kills_at_random_moments_everything_is_that_of_an_undisturbed_run(finished, make_checkout):
+    print(f"REATTEND_KILL_SEED={SEED} REATTEND_KILLS={KILLS}")  # pytest shows it where the test fails
+    undisturbed = final_files(finished[0].folder / RESULTS)
+    wanted = {name for name in undisturbed if name.split("/")[0] in ("inputs.json", "records", "verdicts.json", "tables")}
+    checkout = make_checkout("killed_at_random", tracking="off")
+    results, locks = checkout.folder / RESULTS, checkout.folder / ".snakemake" / "locks"
+    for paper in (checkout.folder / "papers").iterdir():
+        if paper.is_dir() and paper.name != "_template":
+            shutil.rmtree(paper)  # Snakemake starts faster
+    # A file is complete for a fifth of a second before it appears, so that kills come between the two as well.
+    checkout.edit("common/files.py", "        os.replace(", "        __import__('time').sleep(0.2)\n        os.replace(")
+    generator = random.Random(SEED)
+    moments = sorted((generator.randrange(len(wanted)), generator.uniform(0, 0.6)) for _ in range(KILLS))
+    for files, delay in moments:  # a machine's speed hardly moves a moment that is counted from the files that are there
+        process = checkout.start("python", "-m", "snakemake", *TARGET, new_session=True)
+        deadline = time.monotonic() + 300
+        while not (locks.exists() and any(locks.iterdir())) or len(final_files(results)) < files:
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(delay)
+        assert process.poll() is None, process.communicate()[0]
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+        print(f"killed {delay:.2f} s after {files} files: {len(final_files(results))} of {len(wanted)} are there")
+        check_files_are_whole(results, undisturbed)
+        status, output = checkout.snakemake("--unlock")
+        assert status == 0, output
+    status, output = checkout.snakemake(*TARGET)
+    assert status == 0, output
+    check_files_are_whole(results, undisturbed)
+    assert set(final_files(results)) == wanted

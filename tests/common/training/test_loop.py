@@ -1,5 +1,6 @@
 """Learning curves, checkpoints and resume, also after kill -9."""
 
+import os
 import subprocess
 import sys
 import time
@@ -184,3 +185,88 @@ def test_after_kill_9_training_goes_on_to_the_same_bits(tmp_path):
     assert resumed["curves"] == whole["curves"]
     for one, other in zip(resumed["parameters"], whole["parameters"], strict=True):
         assert same(one, other)
+
+
+KILL_SEED = int(os.environ.get("REATTEND_KILL_SEED", "0"))  # another seed gives other moments
+
+# Each child of this process kills itself at a step and a place of its own: between two steps, with half of a checkpoint written,
+# with all of it written, or with the checkpoint just in place. Forked, as a fresh process would take seconds for its imports.
+KILLED_AGAIN_AND_AGAIN = """
+import os, random, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from common.checkpoints import Checkpoints
+from common.training import train
+from tests.common.training.small_problem import ADAM, parameters_of, replica
+
+folder, generator = Path(sys.argv[1]), random.Random(int(sys.argv[2]))
+save, replace = torch.save, os.replace
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def training(place=None, step=0):
+    replicas = [replica("a", steps=60, curve_steps=range(1, 61)), replica("b", ADAM, steps=40, curve_steps=range(1, 41))]
+    first = replicas[0]
+
+    def evaluate(one):
+        if place == "between" and one is first and one.step == step:
+            die()
+        return {"bias": one.network.head.bias.item()}
+
+    def broken_save(content, path):
+        save(content, path)
+        if place == "half" and first.step >= step:
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+            die()
+
+    def broken_replace(source, target):
+        if place == "before" and first.step >= step:
+            die()
+        replace(source, target)
+        if place == "after" and first.step >= step:
+            die()
+
+    torch.save, os.replace = broken_save, broken_replace
+    curves = train(replicas, evaluate=evaluate, checkpoints=Checkpoints(folder, "key"), save_seconds=0)
+    for rows in curves.values():
+        for row in rows:
+            del row["seconds"]
+    place = None
+    torch.save({"parameters": [parameters_of(one) for one in replicas], "curves": curves}, folder / "result.pt")
+
+def child(*arguments):
+    process = os.fork()
+    if process == 0:
+        try:
+            training(*arguments)
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(process, 0)[1]
+
+for step in sorted(generator.sample(range(1, 60), 12)):
+    place = generator.choice(["between", "half", "before", "after"])
+    status = child(place, step)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, (place, step, status)
+    state = Checkpoints(folder, "key").load("training")
+    reached = state["replicas"]["a"]["step"] if state else 0
+    print(place, step, reached, flush=True)
+    assert reached == (step if place == "after" else step - 1)
+assert child() == 0
+"""
+
+
+def test_after_many_kills_at_random_steps_training_goes_on_to_the_same_bits(tmp_path):
+    expected = [replica("a", steps=60, curve_steps=range(1, 61)), replica("b", ADAM, steps=40, curve_steps=range(1, 41))]
+    curves = train(expected, evaluate=lambda one: {"bias": one.network.head.bias.item()})
+    command = [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(tmp_path), str(KILL_SEED)]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, f"REATTEND_KILL_SEED={KILL_SEED}\n{run.stdout}\n{run.stderr}"
+    assert "not used" not in run.stderr  # no damaged checkpoint was ever seen
+    found = torch.load(tmp_path / "result.pt", weights_only=True)
+    assert {name: without_seconds(rows) for name, rows in curves.items()} == found["curves"]
+    for one, parameters in zip(expected, found["parameters"], strict=True):
+        assert same(parameters_of(one), parameters)
