@@ -30,8 +30,8 @@ DOWNLOADS = {
 }  # fmt: skip
 # Where downloads are allowed: of registered files, which are compared with their SHA-256, and of a model that the user names.
 DOWNLOADERS = {
-    "common/data/fetch.py": {"pooch.HTTPDownloader"},
-    "common/language_models/load.py": {"huggingface_hub.snapshot_download"},
+    "common/data/fetch.py": frozenset({"pooch.HTTPDownloader"}),
+    "common/language_models/load.py": frozenset({"huggingface_hub.snapshot_download"}),
 }
 SAFE_YAML = {"yaml.SafeLoader", "yaml.CSafeLoader"}
 
@@ -100,7 +100,7 @@ def problems(code, allowed=frozenset()):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_no_source_file_breaks_a_promise(path):
-    allowed = DOWNLOADERS.get(path.relative_to(ROOT).as_posix(), set())
+    allowed = DOWNLOADERS.get(path.relative_to(ROOT).as_posix(), frozenset())
     assert problems(path.read_text(encoding="utf-8"), allowed) == []
 
 

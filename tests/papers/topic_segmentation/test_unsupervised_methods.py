@@ -8,9 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nltk.tokenize.texttiling import TextTilingTokenizer
 
-from common.errors import InputError
+from common.data.segmentation import load_documents
+from common.errors import DataError, InputError
+from common.metrics.segmentation import pk
 from papers.topic_segmentation.c99 import c99, c99_of, cosines, ranks, smoothed, split_order
 from papers.topic_segmentation.graph_seg import graph_seg, segments_of_graph, sentence_similarities
+from papers.topic_segmentation.scoring import in_words
 from papers.topic_segmentation.tiling import block_similarities, depth_scores, text_tiling, tile
 from papers.topic_segmentation.topic_tiling import topic_counts, topic_tiling, train_topic_model
 from papers.topic_segmentation.trivial import even, every_boundary, no_boundary, random_boundaries
@@ -202,6 +205,20 @@ def test_small_gains_of_the_first_cuts_do_not_end_the_cutting(seed, lengths):
     gains = np.diff(split_order(ranks(S))[1])
     assert gains[:2].min() < gains.mean() + 1.2 * gains.std() < gains[2:5].min()
     assert c99_of(S) == lengths
+
+
+@pytest.mark.parametrize(("lengths", "found", "known"), [("3-5", 18, 12), ("6-8", 10, 9)])
+def test_c99_has_the_errors_of_the_papers_table_6(lengths, found, known):
+    try:
+        documents = [document for document in load_documents("choi-700", "test") if f"/{lengths}/" in document.name]
+    except DataError as error:
+        pytest.skip(f"Choi's documents are not at hand: {error}")
+    assert len(documents) == 100
+    references = [in_words(document.segments, document.sentences) for document in documents]
+    for count, percent in ((None, found), (10, known)):
+        segments = [c99(document.sentences, count) for document in documents]
+        hypotheses = [in_words(s, document.sentences) for s, document in zip(segments, documents, strict=True)]
+        assert 100 * pk(references, hypotheses) == pytest.approx(percent, abs=1.5)  # his words and stop words differ a little
 
 
 @pytest.mark.parametrize("method", [text_tiling, c99])
