@@ -108,8 +108,9 @@ def test_after_kills_at_random_moments_everything_is_that_of_an_undisturbed_run(
     # A file is complete for a fifth of a second before it appears, so that kills come between the two as well.
     checkout.edit("common/files.py", "        os.replace(", "        __import__('time').sleep(0.2)\n        os.replace(")
     generator = random.Random(SEED)
-    moments = sorted((generator.randrange(len(wanted)), generator.uniform(0, 0.6)) for _ in range(KILLS))
-    for files, delay in moments:  # a machine's speed hardly moves a moment that is counted from the files that are there
+    share = (len(wanted) - 3) / KILLS  # the last files are left, so that Snakemake still runs when it is killed
+    for number in range(KILLS):  # one in each part of the run; a machine's speed hardly moves moments that files are counted to
+        files, delay = int(share * (number + generator.random())), generator.uniform(0, 0.5)
         process = checkout.start("python", "-m", "snakemake", *TARGET, new_session=True)
         deadline = time.monotonic() + 300
         while not (locks.exists() and any(locks.iterdir())) or len(final_files(results)) < files:
