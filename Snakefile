@@ -7,6 +7,7 @@ from snakemake.utils import min_version
 min_version("9.27")
 sys.path.insert(0, workflow.basedir)
 
+from common import parent_runs
 from common.errors import ReattendError
 from common.workflow import (
     closing_words,
@@ -89,9 +90,23 @@ for name in papers():
     use rule * from name as target*
 
 
+# Jobs that Snakemake starts for itself inherit the parent runs of the call.
+onstart:
+    if main_process():
+        rules_to_run = {job.rule.name for job in workflow.dag.needrun_jobs()}
+        parent_runs.start(parent_runs.papers_logged_by(rules_to_run), choice.scale)
+
+
 onsuccess:
+    if main_process():
+        parent_runs.finish("FINISHED")
     words = closing_words(
         settings.results, choice.scale, workflow.dag_settings.targets
     )
     if words and main_process():
         print(words, file=sys.stderr)
+
+
+onerror:
+    if main_process():
+        parent_runs.finish("FAILED")

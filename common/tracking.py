@@ -1,4 +1,7 @@
-"""Mirrors records to MLflow: one experiment a paper, one run a cell. Never the source of a number, never able to lose one."""
+"""Mirrors records to MLflow: one experiment a paper, one run a cell. Never the source of a number, never able to lose one.
+
+Cells of one workflow call stand under a parent run: see `common.parent_runs`.
+"""
 
 import json
 import os
@@ -7,12 +10,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from common.files import write_text
 from common.provenance import REPOSITORY
 from common.records import Record
 
 METRICS_PER_CALL = 1000  # MLflow's limit for one batch
 PARAMETERS_PER_CALL = 100
+PARENT_RUNS = "REATTEND_PARENT_RUNS"  # environment variable of a workflow's jobs: JSON, paper -> id of the parent run
 
 
 def tracking_uri() -> str:
@@ -30,7 +36,7 @@ def _database(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")).absolute() if uri.startswith("sqlite:///") else None
 
 
-def _client() -> Any:
+def connect() -> Any:
     """An MLflow client with the database in place. A file lock keeps parallel first calls from migrating it twice."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # MLflow's own 7 wait for minutes, once a cell
@@ -49,18 +55,32 @@ def _client() -> Any:
     return MlflowClient(tracking_uri=uri)
 
 
-def _experiment_id(client: Any, paper: str) -> str:
+def _experiment_description(paper: str) -> str:
+    """What the experiment's page says on top, as Markdown."""
+    path = REPOSITORY / "papers" / paper / "config.yaml"
+    title = yaml.safe_load(path.read_text(encoding="utf-8"))["title"] if path.exists() else paper
+    return (
+        f"**{title}**\n\n"
+        f"Reproduction in `papers/{paper}`; what was found: `papers/{paper}/README.md`, a copy of which is an artifact of each "
+        "parent run.\n\n"
+        "- A run `experiment: cell (scale)` is one cell: an experiment at one setting and seed, with parameters, metrics "
+        "and `record.json`. To compare cells, tick them and press *Compare*.\n"
+        "- A run `tables and figures` holds what is made of the cells, and the verdicts on the paper's claims.\n"
+        f"- A parent run `{paper} scale time` holds the runs of one `snakemake` call or import."
+    )
+
+
+def experiment_id(client: Any, paper: str) -> str:
+    """The id of a paper's experiment in MLflow, which is made where it is missing."""
     from mlflow.exceptions import MlflowException
 
     experiment = client.get_experiment_by_name(paper)
     if experiment is None:
         database = _database(tracking_uri())
         location = (database.parent / "mlruns" / paper).as_uri() if database is not None else None
-        description = (
-            f"Reproduction of papers/{paper}. One run a cell; tables and figures in the runs named `tables and figures`."
-        )
         try:
-            return client.create_experiment(paper, artifact_location=location, tags={"mlflow.note.content": description})
+            tags = {"mlflow.note.content": _experiment_description(paper)}
+            return client.create_experiment(paper, artifact_location=location, tags=tags)
         except MlflowException:  # another process created it meanwhile
             experiment = client.get_experiment_by_name(paper)
             if experiment is None:
@@ -87,8 +107,14 @@ def _milliseconds(moment: str) -> int:
     return round(datetime.fromisoformat(moment).timestamp() * 1000)
 
 
-def _log(record: Record, folder: Path) -> str:
-    client = _client()
+def _parent_tag(paper: str, parent: str | None) -> dict[str, str]:
+    """The tag that puts a run under a parent: the given run, or that of this workflow call; empty without either."""
+    parent = parent or json.loads(os.environ.get(PARENT_RUNS, "{}")).get(paper)
+    return {"mlflow.parentRunId": parent} if parent else {}
+
+
+def _log(record: Record, folder: Path, parent: str | None = None) -> str:
+    client = connect()
     p = record.provenance
     tags = {
         "paper": record.paper,
@@ -101,11 +127,12 @@ def _log(record: Record, folder: Path) -> str:
         "device": p.device.name,
         "parameters_sha256": p.parameters_sha256,
         "results_sha256": record.results_sha256,
+        **_parent_tag(record.paper, parent),
         **{name: version for name, version in p.versions.items() if name in ("torch", "triton", "transformers")},
     }
     started = _milliseconds(p.started_at)  # the measurement's own times, so that durations mean something
     run = client.create_run(
-        _experiment_id(client, record.paper),
+        experiment_id(client, record.paper),
         start_time=started,
         run_name=f"{record.experiment}: {record.cell} ({record.scale})",
         tags={"mlflow.source.name": p.command, "mlflow.note.content": _description(record), **tags},
@@ -168,24 +195,24 @@ def mirror(record: Record, folder: Path) -> None:
         )
 
 
-def import_record(record: Record, folder: Path) -> bool:
-    """Log a recorded record as an MLflow run, unless the tracking store has that measurement already.
+def is_logged(record: Record) -> bool:
+    """Whether the tracking store has a run of this measurement."""
+    client = connect()
+    started = _milliseconds(record.provenance.started_at)
+    same = f"tags.cell = '{record.identity}' and tags.results_sha256 = '{record.results_sha256}'"
+    found = client.search_runs([experiment_id(client, record.paper)], f"{same} and attributes.status = 'FINISHED'")
+    return any(run.info.start_time == started for run in found)
+
+
+def import_record(record: Record, folder: Path, parent: str) -> None:
+    """Log a recorded record as an MLflow run.
 
     Args:
         record: of `results/recorded`.
         folder: that holds its `record.json`; nothing is written there.
-
-    Returns:
-        Whether a run was made.
+        parent: id of the run that it is to stand under.
     """
-    client = _client()
-    experiment = _experiment_id(client, record.paper)
-    started = _milliseconds(record.provenance.started_at)
-    same = f"tags.cell = '{record.identity}' and tags.results_sha256 = '{record.results_sha256}'"
-    if any(run.info.start_time == started for run in client.search_runs([experiment], same)):
-        return False
-    _log(record, folder)
-    return True
+    _log(record, folder, parent)
 
 
 def _mirrored(marker: Path) -> dict | None:
@@ -197,7 +224,7 @@ def _mirrored(marker: Path) -> dict | None:
         return None
 
 
-def mirror_summary(paper: str, scale: str, folder: Path, verdicts: dict[str, str]) -> str | None:
+def mirror_summary(paper: str, scale: str, folder: Path, verdicts: dict[str, str], parent: str | None = None) -> str | None:
     """Log a paper's tables, figures and verdicts as one run named `tables and figures`.
 
     Args:
@@ -205,6 +232,7 @@ def mirror_summary(paper: str, scale: str, folder: Path, verdicts: dict[str, str
         scale: the scale that was run.
         folder: results folder with `tables/` and `figures/`.
         verdicts: claim -> verdict, logged as tags.
+        parent: id of the run that it stands under; default: that of this workflow call, if there is one.
 
     Returns:
         The run's id, or None when tracking is switched off or failed.
@@ -212,15 +240,16 @@ def mirror_summary(paper: str, scale: str, folder: Path, verdicts: dict[str, str
     if switched_off():
         return None
     try:
-        client = _client()
+        client = connect()
         tags = {
             "paper": paper,
             "scale": scale,
+            **_parent_tag(paper, parent),
             "mlflow.source.name": f"python -m common.present mlflow {paper} --scale {scale}",
             "mlflow.note.content": "\n".join(f"- {claim}: **{verdict}**" for claim, verdict in verdicts.items())[:5000],
             **{f"verdict.{claim}": verdict[:250] for claim, verdict in verdicts.items()},
         }
-        run = client.create_run(_experiment_id(client, paper), run_name=f"tables and figures ({scale})", tags=tags)
+        run = client.create_run(experiment_id(client, paper), run_name=f"tables and figures ({scale})", tags=tags)
         for part in ("tables", "figures"):
             if (folder / part).is_dir():
                 client.log_artifacts(run.info.run_id, str(folder / part), artifact_path=part)
