@@ -107,7 +107,8 @@ def _parent(client: Any, paper: str, scale: str, records: list[Record], origin: 
         if run.data.tags["imported_from"] == origin:
             return run.info.run_id
     first = min(_started(record) for record in records)
-    return parent_runs.create(client, paper, scale, first, f"Imported from `{origin}`", {"imported_from": origin})
+    tags = {"imported_from": origin, "mlflow.source.name": f"python -m common.mlflow_import {paper}"}
+    return parent_runs.create(client, paper, scale, first, f"Imported from `{origin}`", tags)
 
 
 def main() -> None:

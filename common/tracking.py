@@ -60,7 +60,7 @@ def _experiment_description(paper: str) -> str:
     path = REPOSITORY / "papers" / paper / "config.yaml"
     title = yaml.safe_load(path.read_text(encoding="utf-8"))["title"] if path.exists() else paper
     return (
-        f"**{title}**\n\n"
+        f"{title}\n\n"
         f"Reproduction in `papers/{paper}`; what was found: `papers/{paper}/README.md`, a copy of which is an artifact of each "
         "parent run.\n\n"
         "- A run `experiment: cell (scale)` is one cell: an experiment at one setting and seed, with parameters, metrics "
@@ -109,7 +109,7 @@ def _milliseconds(moment: str) -> int:
 
 def _parent_tag(paper: str, parent: str | None) -> dict[str, str]:
     """The tag that puts a run under a parent: the given run, or that of this workflow call; empty without either."""
-    parent = parent or json.loads(os.environ.get(PARENT_RUNS, "{}")).get(paper)
+    parent = parent or json.loads(os.environ.get(PARENT_RUNS) or "{}").get(paper)
     return {"mlflow.parentRunId": parent} if parent else {}
 
 
