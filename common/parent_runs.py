@@ -53,7 +53,8 @@ def finish(status: Literal["FINISHED", "FAILED"]) -> None:
 def _in_another_process(*arguments: str) -> str:
     """What this module's command line prints. Snakemake's own process has `common/` itself on its path, which hides modules."""
     command = [sys.executable, "-m", "common.parent_runs", *arguments]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout.splitlines()
+    return printed[-1] if printed else "{}"
 
 
 def create(client: Any, paper: str, scale: str, moment: datetime, about: str, tags: dict[str, str]) -> str:
@@ -136,7 +137,8 @@ def main() -> None:
             for run_id in arguments.names:
                 client.set_terminated(run_id, arguments.status)
     except Exception as error:  # as in tracking: it may fail, results may not
-        print(f"warning: MLflow at {tracking_uri()}: parent runs, {arguments.what}: {error}.", file=sys.stderr)
+        failed = "made no parent run" if arguments.what == "start" else "did not end its parent runs"
+        print(f"warning: MLflow at {tracking_uri()} {failed}: {error}.", file=sys.stderr)
     print(json.dumps(runs))
 
 

@@ -20,14 +20,6 @@ ROWS = [
 ]
 
 
-@pytest.fixture
-def database(tmp_path, monkeypatch):
-    uri = f"sqlite:///{tmp_path / 'tracking' / 'mlflow.db'}"
-    monkeypatch.setenv("REATTEND_TRACKING", "on")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    return uri
-
-
 def record_in(folder, **changes):
     provenance = PROVENANCE.model_copy(update={"data": {"books/moby.txt": "a" * 64, "books/emma.txt": "b" * 64}})
     write_record(folder, make_record(ROWS, **{"provenance": provenance, **changes}), {})
@@ -113,7 +105,7 @@ def test_many_metrics_and_parameters_are_logged_in_batches(tmp_path, database):
     assert len(run.data.params) == 251
 
 
-def test_switched_off_it_writes_nothing(tmp_path, database, monkeypatch):
+def test_switched_off_it_writes_nothing(tmp_path, missing_database, monkeypatch):
     monkeypatch.setenv("REATTEND_TRACKING", "off")
     tracking.mirror(record_in(tmp_path / "record"), tmp_path / "record")
     assert tracking.mirror_summary("example", "smoke", tmp_path, {}) is None
@@ -180,11 +172,12 @@ def test_tables_figures_and_verdicts_become_one_run(tmp_path, database):
     pd.testing.assert_frame_equal(table, pd.DataFrame({"Claim": ["holds"], "Verdict": ["reproduced"], "Paper": ["3 of 4"]}))
 
 
-def test_eight_processes_on_a_missing_database_lose_nothing(tmp_path, database):
+def test_eight_processes_on_a_missing_database_lose_nothing_and_share_their_parent(tmp_path, missing_database, monkeypatch):
     script = (
         "import sys\nfrom pathlib import Path\nfrom common.records import read_record\nfrom common.tracking import mirror\n"
         "folder = Path(sys.argv[1])\nmirror(read_record(folder / 'record.json'), folder)\n"
     )
+    monkeypatch.setenv(tracking.PARENT_RUNS, json.dumps({"example": "0" * 32, "other": "1" * 32}))  # as the workflow does
     folders = [tmp_path / str(i) for i in range(8)]
     for i, folder in enumerate(folders):
         record_in(folder, cell=f"seed={i}", axes={"seed": i})
@@ -194,10 +187,11 @@ def test_eight_processes_on_a_missing_database_lose_nothing(tmp_path, database):
     said = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes] == [0] * 8
     assert "warning: MLflow" not in "".join(said)
-    runs = runs_of(database)[1]
+    runs = runs_of(missing_database)[1]
     assert sorted(run.data.params["seed"] for run in runs) == [str(i) for i in range(8)]
     assert {len(run.data.metrics) for run in runs} == {4}
     assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs} == {"0" * 32}
 
 
 def test_without_an_address_the_database_lies_in_the_repository(monkeypatch):
@@ -207,13 +201,16 @@ def test_without_an_address_the_database_lies_in_the_repository(monkeypatch):
     assert tracking.tracking_uri() == "http://server:5000"
 
 
-def test_a_recorded_measurement_is_imported_once_and_nothing_is_written_beside_it(tmp_path, database):
+def test_a_recorded_measurement_is_known_again_and_nothing_is_written_beside_it(tmp_path, database):
     record = record_in(tmp_path / "record")
     before = sorted(path.name for path in (tmp_path / "record").iterdir())
-    assert tracking.import_record(record, tmp_path / "record")
-    assert not tracking.import_record(record, tmp_path / "record")
+    assert not tracking.is_logged(record)
+    tracking.import_record(record, tmp_path / "record", parent="0" * 32)
+    assert tracking.is_logged(record)
     again = record_in(tmp_path / "again", provenance=PROVENANCE.model_copy(update={"started_at": "2026-01-02T00:00:00+00:00"}))
-    assert tracking.import_record(again, tmp_path / "again")  # the same numbers, measured on another day
-    _, runs = runs_of(database)
-    assert len(runs) == 2
+    assert not tracking.is_logged(again)  # the same numbers, measured on another day
+    client, (run,) = runs_of(database)
+    assert run.data.tags["mlflow.parentRunId"] == "0" * 32
     assert sorted(path.name for path in (tmp_path / "record").iterdir()) == before
+    client.set_terminated(run.info.run_id, "FAILED")  # an import that stopped half way
+    assert not tracking.is_logged(record)

@@ -49,9 +49,13 @@ def test_each_cell_and_the_tables_are_runs_of_mlflow(finished):
     runs = client.search_runs([experiment.experiment_id])
     cells = {run.data.tags["cell"]: run for run in runs if "cell" in run.data.tags}
     assert sorted(cells) == [f"_template/softmax_gradient/seed={seed}" for seed in range(5)]
-    (summary,) = (run for run in runs if "cell" not in run.data.tags)
+    (parent,) = (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    (summary,) = (run for run in runs if "cell" not in run.data.tags and run is not parent)
     assert (checkout.folder / RESULTS / "mlflow_run.txt").read_text().strip() == summary.info.run_id
     assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs if run is not parent} == {parent.info.run_id}
+    assert parent.info.run_name.startswith("_template smoke 20")
+    assert "snakemake papers/_template/all --config scale=smoke" in parent.data.tags["mlflow.source.name"]
     record = json.loads((checkout.folder / RESULTS / "records/softmax_gradient/seed=3/record.json").read_text())
     assert cells["_template/softmax_gradient/seed=3"].data.tags["results_sha256"] == record["results_sha256"]
 
