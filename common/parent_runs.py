@@ -74,7 +74,7 @@ def create(client: Any, paper: str, scale: str, moment: datetime, about: str, ta
     run = client.create_run(
         experiment_id(client, paper),
         start_time=round(moment.timestamp() * 1000),
-        run_name=f"{paper} {scale} {moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+        run_name=f"{scale} {moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} {paper}",  # the page cuts names after 16 letters
         tags={"paper": paper, "scale": scale, "mlflow.note.content": about, **tags},
     )
     readme = REPOSITORY / "papers" / paper / "README.md"

@@ -4,8 +4,11 @@ Cells of one workflow call stand under a parent run: see `common.parent_runs`.
 """
 
 import json
+import math
 import os
 import sys
+from collections import defaultdict
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,10 +17,11 @@ import yaml
 
 from common.files import write_text
 from common.provenance import REPOSITORY
-from common.records import Record
+from common.records import Record, Row
 
 METRICS_PER_CALL = 1000  # MLflow's limit for one batch
 PARAMETERS_PER_CALL = 100
+REPETITIONS = ("seed", "trial")  # coordinates over which runs are compared by their mean
 PARENT_RUNS = "REATTEND_PARENT_RUNS"  # environment variable of a workflow's jobs: JSON, paper -> id of the parent run
 
 
@@ -65,8 +69,9 @@ def _experiment_description(paper: str) -> str:
         "parent run.\n\n"
         "- A run `experiment: cell (scale)` is one cell: an experiment at one setting and seed, with parameters, metrics "
         "and `record.json`. To compare cells, tick them and press *Compare*.\n"
+        "- Metrics `mean/...` are means over seeds or trials, under names that cells of different methods share.\n"
         "- A run `tables and figures` holds what is made of the cells, and the verdicts on the paper's claims.\n"
-        f"- A parent run `{paper} scale time` holds the runs of one `snakemake` call or import."
+        f"- A parent run `scale time {paper}` holds the runs of one `snakemake` call or import."
     )
 
 
@@ -93,6 +98,29 @@ def _metric_name(row_metric: str, method: str, setting: dict) -> str:
     coordinates = ",".join(f"{key}={value}" for key, value in setting.items())
     name = "/".join(part for part in (row_metric, method, coordinates) if part)
     return "".join(c if c.isalnum() or c in "_-. /" else "_" for c in name.replace("=", "-").replace(",", " "))[:250]
+
+
+def _comparable(rows: Iterable[Row]) -> dict[str, float]:
+    """Means over repetitions, `mean/<metric>`, without the method and coordinates that all rows of the metric share.
+
+    The page that compares runs shows metrics of one name side by side. A cell of one method has that method in every name, so
+    without these two such cells would share no name. A metric whose name would not become shorter has none.
+    """
+    of_metric: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        of_metric[row.metric].append(row)
+    values: dict[str, list[float]] = defaultdict(list)
+    for metric, same in of_metric.items():
+        one_method = len({row.method for row in same}) == 1
+        keys = {key for row in same for key in row.setting}
+        shared = {key for key in keys if len({repr(row.setting.get(key)) for row in same}) == 1}
+        shared |= {key for key in REPETITIONS if all(key in row.setting for row in same)}
+        for row in same:
+            kept = {key: value for key, value in row.setting.items() if key not in shared}
+            method = "" if one_method else row.method
+            if (method, kept) != (row.method, row.setting):
+                values[_metric_name(f"mean/{metric}", method, kept)].append(row.value)
+    return {name: math.fsum(numbers) / len(numbers) for name, numbers in values.items()}
 
 
 def _description(record: Record) -> str:
@@ -158,6 +186,7 @@ def _fill(client: Any, run: Any, record: Record, folder: Path) -> None:
         client.log_batch(run_id, params=parameters[start : start + PARAMETERS_PER_CALL])
     timestamp = run.info.start_time
     metrics = [Metric(_metric_name(row.metric, row.method, row.setting), row.value, timestamp, 0) for row in record.rows]
+    metrics += [Metric(name, value, timestamp, 0) for name, value in _comparable(record.rows).items()]
     metrics.append(Metric("wall_seconds", p.wall_seconds, timestamp, 0))
     for start in range(0, len(metrics), METRICS_PER_CALL):
         client.log_batch(run_id, metrics=metrics[start : start + METRICS_PER_CALL])

@@ -57,7 +57,7 @@ def test_a_call_has_one_parent_for_each_paper_until_it_ends(store, tmp_path, mon
     assert {parent_id(run) for run in runs.values()} == {ids["shared"]}
     assert parent_id(parent) is None
     assert parent.info.status == "RUNNING"
-    assert parent.info.run_name.startswith("shared smoke 20")
+    assert parent.info.run_name.startswith("smoke 20")
     assert parent.data.tags["mlflow.source.name"] == "snakemake papers/shared/all --config scale=smoke"
     assert parent.data.tags["process"] == f"{socket.gethostname()}:{os.getpid()}"
     parent_runs.finish("FAILED")

@@ -59,6 +59,8 @@ def test_a_record_becomes_one_finished_run_with_all_it_holds(tmp_path, database)
     assert run.data.metrics == {
         "error/ours/length-8 kind-a-b c": 0.5,
         "error/theirs/length-8": 0.25,
+        "mean/error/ours/kind-a-b c": 0.5,  # all errors are of one length
+        "mean/error/theirs": 0.25,
         "time": 3.5,
         "wall_seconds": 1.0,
     }
@@ -92,6 +94,31 @@ def test_a_damaged_marker_costs_nothing(tmp_path, database, content):
     tracking.mirror(record, tmp_path / "record")
     assert len(runs_of(database)[1]) == 1
     assert json.loads((tmp_path / "record" / "tracking.json").read_text())["results_sha256"] == record.results_sha256
+
+
+def test_cells_of_different_methods_share_names_of_means(tmp_path, database):
+    for method, shift in (("ours", 0.0), ("theirs", 10.0)):
+        rows = [
+            Row(metric="loss", value=shift + seed + 4 * split, unit="1", method=method, setting={"split": split, "seed": seed})
+            for split in (0, 1)
+            for seed in (0, 1)
+        ]
+        rows.append(Row(metric="auc", value=shift, unit="1", method=method, setting={"seed": 0}))
+        rows.append(Row(metric="auc", value=shift + 1, unit="1", method=method))  # not of a seed: no mean with one that is
+        write_record(tmp_path / method, make_record(rows, cell=f"method={method}"), {})
+        tracking.mirror(read_record(tmp_path / method / "record.json"), tmp_path / method)
+    means = {
+        run.data.tags["cell"]: {name: value for name, value in run.data.metrics.items() if name.startswith("mean/")}
+        for run in runs_of(database)[1]
+    }
+    assert means == {
+        "example/measure/method=ours": {
+            "mean/loss/split-0": 0.5, "mean/loss/split-1": 4.5, "mean/auc/seed-0": 0, "mean/auc": 1,
+        },
+        "example/measure/method=theirs": {
+            "mean/loss/split-0": 10.5, "mean/loss/split-1": 14.5, "mean/auc/seed-0": 10, "mean/auc": 11,
+        },
+    }  # fmt: skip
 
 
 def test_many_metrics_and_parameters_are_logged_in_batches(tmp_path, database):
@@ -189,7 +216,7 @@ def test_eight_processes_on_a_missing_database_lose_nothing_and_share_their_pare
     assert "warning: MLflow" not in "".join(said)
     runs = runs_of(missing_database)[1]
     assert sorted(run.data.params["seed"] for run in runs) == [str(i) for i in range(8)]
-    assert {len(run.data.metrics) for run in runs} == {4}
+    assert {len(run.data.metrics) for run in runs} == {6}
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert {run.data.tags["mlflow.parentRunId"] for run in runs} == {"0" * 32}
 
