@@ -54,7 +54,7 @@ def test_each_cell_and_the_tables_are_runs_of_mlflow(finished):
     assert (checkout.folder / RESULTS / "mlflow_run.txt").read_text().strip() == summary.info.run_id
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert {run.data.tags["mlflow.parentRunId"] for run in runs if run is not parent} == {parent.info.run_id}
-    assert parent.info.run_name.startswith("smoke 20")
+    assert str(parent.info.run_name).startswith("smoke 20")
     assert "snakemake papers/_template/all --config scale=smoke" in parent.data.tags["mlflow.source.name"]
     record = json.loads((checkout.folder / RESULTS / "records/softmax_gradient/seed=3/record.json").read_text())
     assert cells["_template/softmax_gradient/seed=3"].data.tags["results_sha256"] == record["results_sha256"]
