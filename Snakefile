@@ -9,11 +9,13 @@ sys.path.insert(0, workflow.basedir)
 
 from common import parent_runs
 from common.errors import ReattendError
+from common.scale import cuda_devices
 from common.workflow import (
     closing_words,
     main_process,
     misspelt_target,
     papers,
+    run_jobs_elsewhere,
     suite_settings,
 )
 
@@ -30,6 +32,9 @@ if main_process():
     hint = misspelt_target(sys.argv[1:])
     if hint:
         raise WorkflowError(hint)
+    if "gpu" not in workflow.global_resources:
+        # As many GPU jobs at once as there are GPUs; each locks its own (`common/gpus.py`).
+        workflow.register_resource("gpu", max(1, cuda_devices()))
 
 
 rule all:
@@ -40,6 +45,7 @@ rule all:
             for name in papers()
             if not name.startswith("_")
         ],
+    localrule: True
 
 
 rule report:
@@ -47,6 +53,7 @@ rule report:
         [],
     log:
         "logs/report.log",
+    localrule: True
     conda:
         "envs/reattend.yaml"
     shell:
@@ -58,6 +65,7 @@ rule mlflow_import:
         [],
     log:
         "logs/mlflow_import.log",
+    localrule: True
     conda:
         "envs/reattend.yaml"
     shell:
@@ -69,6 +77,7 @@ rule doctor:
         [],
     log:
         "logs/doctor.log",
+    localrule: True
     conda:
         "envs/reattend.yaml"
     shell:
@@ -93,6 +102,11 @@ for name in papers():
 # Jobs that Snakemake starts for itself inherit the parent runs of the call.
 onstart:
     if main_process():
+        if not workflow.local_exec:
+            try:
+                run_jobs_elsewhere(settings.scale)
+            except ReattendError as error:
+                raise WorkflowError(str(error))
         rules_to_run = {job.rule.name for job in workflow.dag.needrun_jobs()}
         parent_runs.start(parent_runs.papers_logged_by(rules_to_run), choice.scale)
 

@@ -1,10 +1,12 @@
 """Everything a paper needs before it runs: `python -m common.inputs <paper> --scale … --out inputs.json`.
 
-Checks the configuration and the claims, fetches and verifies data and weights, and lists all that is missing at once.
+Checks the configuration and the claims, fetches and verifies data and weights, and lists all that is missing at once. With
+`REATTEND_JOBS=elsewhere` (set by the Snakefile on a cluster) it does not ask this machine for the GPU that others have.
 """
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 from common.claims import check_claims
@@ -30,8 +32,9 @@ def main() -> None:
         check_parameters(config, path.relative_to(REPOSITORY))
         check_claims(path.parent, list(config.experiments))
         problems, found = [], {}
+        gpu_here = cuda_devices() > 0 or os.environ.get("REATTEND_JOBS") == "elsewhere"
         for name, entry in config.experiments.items():
-            if entry.device.at(arguments.scale) == "cuda" and not cuda_devices():
+            if entry.device.at(arguments.scale) == "cuda" and not gpu_here:
                 problems.append(
                     f"{name}: needs a CUDA device, and this machine shows none (`--config scale=smoke` runs on a CPU)"
                 )

@@ -32,13 +32,14 @@ rule inputs:
         "<results>/logs/inputs.log",
     benchmark:
         "<results>/benchmarks/inputs.tsv"
+    localrule: True  # where the command is typed: nodes of a cluster often have no network
     conda:
         "../envs/reattend.yaml"
     params:
         paper=plan.paper,
         scale=plan.scale,
         data=plan.data(),
-        sources=plan.sources("common.inputs"),
+        sources=lambda wildcards: plan.sources("common.inputs"),
     message:
         "Fetching and verifying data and weights"
     shell:
@@ -72,14 +73,17 @@ if plan.one_process:
                 paper=plan.paper,
                 scale=plan.scale,
                 folder=plan.folder,
+                python=plan.python([experiment for experiment, _ in jobs]),
                 jobs=[f"'{experiment}/{batch}'" for experiment, batch in jobs],
                 settings=[plan.settings(*job) for job in jobs],
                 devices=[plan.device(experiment) for experiment, _ in jobs],
-                sources=[plan.sources(experiment) for experiment, _ in jobs],
+                sources=lambda wildcards, jobs=jobs: [
+                    plan.sources(experiment) for experiment, _ in jobs
+                ],
             message:
                 "Measuring " + ", ".join(dict(jobs))
             shell:
-                "python -m common.measure {params.paper} {params.jobs} --config {params.folder}/config.yaml --scale {params.scale}"
+                "{params.python} -m common.measure {params.paper} {params.jobs} --config {params.folder}/config.yaml --scale {params.scale}"
                 " --out $(dirname {input.data})/records 2>&1 | tee {log}"
 
 else:
@@ -107,6 +111,7 @@ else:
             paper=plan.paper,
             scale=plan.scale,
             folder=plan.folder,
+            python=lambda wildcards: plan.python([wildcards.experiment]),
             settings=lambda wildcards: plan.settings(
                 wildcards.experiment, wildcards.batch
             ),
@@ -115,10 +120,11 @@ else:
         message:
             "Measuring {wildcards.experiment} ({wildcards.batch})"
         shell:
-            "python -m papers.{params.paper}.{wildcards.experiment} --config {params.folder}/config.yaml --scale {params.scale}"
+            "{params.python} -m papers.{params.paper}.{wildcards.experiment} --config {params.folder}/config.yaml --scale {params.scale}"
             " --batch '{wildcards.batch}' --out $(dirname $(dirname {output})) 2>&1 | tee {log}"
 
 
+# On a cluster the next four rules are one job: each takes seconds, and a queue more.
 rule verdicts:
     input:
         indexes,
@@ -129,12 +135,14 @@ rule verdicts:
         "<results>/logs/verdicts.log",
     benchmark:
         "<results>/benchmarks/verdicts.tsv"
+    group:
+        f"results_of_{plan.paper}"
     conda:
         "../envs/reattend.yaml"
     params:
         paper=plan.paper,
         scale=plan.scale,
-        sources=plan.sources("common.claims"),
+        sources=lambda wildcards: plan.sources("common.claims"),
     message:
         "Judging the claims"
     shell:
@@ -152,12 +160,14 @@ rule tables:
         "<results>/logs/tables.log",
     benchmark:
         "<results>/benchmarks/tables.tsv"
+    group:
+        f"results_of_{plan.paper}"
     conda:
         "../envs/reattend.yaml"
     params:
         paper=plan.paper,
         scale=plan.scale,
-        sources=[
+        sources=lambda wildcards: [
             plan.sources(module)
             for module in [
                 "common.tables",
@@ -183,13 +193,15 @@ if figures:
             "<results>/logs/figures.log",
         benchmark:
             "<results>/benchmarks/figures.tsv"
+        group:
+            f"results_of_{plan.paper}"
         conda:
             "../envs/reattend.yaml"
         params:
             paper=plan.paper,
             scale=plan.scale,
             names=list(plan.config.figures),
-            sources=plan.sources("figures"),
+            sources=lambda wildcards: plan.sources("figures"),
         message:
             "Drawing the figures"
         shell:
@@ -209,13 +221,15 @@ rule report:
         "<results>/logs/report.log",
     benchmark:
         "<results>/benchmarks/report.tsv"
+    group:
+        f"results_of_{plan.paper}"
     conda:
         "../envs/reattend.yaml"
     params:
         paper=plan.paper,
         scale=plan.scale,
         words=plan.words(),
-        sources=plan.sources("common.present"),
+        sources=lambda wildcards: plan.sources("common.present"),
     message:
         "Writing the report"
     shell:
@@ -232,6 +246,7 @@ rule mlflow:
         "<results>/logs/mlflow.log",
     benchmark:
         "<results>/benchmarks/mlflow.tsv"
+    localrule: True
     conda:
         "../envs/reattend.yaml"
     params:
@@ -247,3 +262,4 @@ rule all:
     input:
         "<results>/report.html",
         "<results>/mlflow_run.txt",
+    localrule: True

@@ -1,6 +1,7 @@
 """What the Snakefiles ask: which papers there are, which jobs a paper has at a scale, what each job needs."""
 
 import difflib
+import os
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from common.configuration import (
     read_paper_config,
     validate,
 )
+from common.errors import ConfigError
 from common.provenance import REPOSITORY, source_digest
 from common.records import Scale
 from common.scale import Choice, choose_scale
@@ -29,6 +31,23 @@ def suite_settings(config: Mapping[str, Any]) -> tuple[SuiteConfig, Choice]:
     """Validate the suite's configuration and choose the scale. Raises ConfigError with every problem."""
     settings = validate(SuiteConfig, config, "config/config.yaml and --config")
     return settings, choose_scale(settings.scale)
+
+
+def run_jobs_elsewhere(scale: str) -> None:
+    """Before jobs are sent to a cluster: the scale is said, and `inputs` does not look here for the GPUs that jobs find there.
+
+    Args:
+        scale: as it was asked for.
+
+    Raises:
+        ConfigError: the scale is left to this machine, which has not the devices of those that run the jobs.
+    """
+    if scale == "auto":
+        raise ConfigError(
+            "Jobs run on other machines than this one, so it cannot choose the scale by what it has: "
+            "add `--config scale=standard` (or smoke, paper)."
+        )
+    os.environ["REATTEND_JOBS"] = "elsewhere"
 
 
 def misspelt_target(targets: Collection[str]) -> str | None:
@@ -103,6 +122,11 @@ class PaperPlan:
     def device(self, experiment: str) -> str:
         """`cpu` or `cuda`: a change runs the experiment again."""
         return self.config.experiments[experiment].device.at(self.scale)
+
+    def python(self, experiments: Collection[str]) -> str:
+        """How a job of these experiments starts Python: on a GPU of its own where one of them needs a GPU."""
+        count = max(self.gpus(experiment) for experiment in experiments)
+        return f"python -m common.gpus {count} python" if count else "python"
 
     def words(self) -> dict:
         """The words of the report that stand in `config.yaml`: a change writes the report again."""

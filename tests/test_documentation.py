@@ -101,7 +101,9 @@ def collect() -> dict[str, list[str]]:
             for line in block.text.replace("\\\n", " ").splitlines()
             for command in commands_of_line(line)
         ]
-        commands += [command for line in prose_of(path).splitlines() for cell in line.split(" | ") for command in commands_in_code(cell)]
+        commands += [
+            command for line in prose_of(path).splitlines() for cell in line.split(" | ") for command in commands_in_code(cell)
+        ]
         for command in commands:
             documents = found.setdefault(command, [])
             name = str(path.relative_to(REPOSITORY))
@@ -261,7 +263,10 @@ WAYS = (
     # The environment, and what is checked before a commit
     Way(r"python3 -m venv \.venv", ci='python3 -m venv "$work/venv"'),
     Way(r"\. \.venv/bin/activate", ci='. "$work/venv/bin/activate"'),
-    Way(r"pip install (-q )?--require-hashes -r envs/requirements\.txt", ci="pip install -q --require-hashes -r envs/requirements.txt"),
+    Way(
+        r"pip install (-q )?--require-hashes -r envs/requirements\.txt",
+        ci="pip install -q --require-hashes -r envs/requirements.txt",
+    ),
     Way(
         r"pip install (-q )?--require-hashes -r envs/requirements-dev\.txt",
         ci="pip install -q --require-hashes -r envs/requirements-dev.txt",
@@ -281,7 +286,9 @@ WAYS = (
     # Targets of Snakemake
     Way(r"snakemake", run=target_is_planned, ci='snakemake "${targets[@]}"', reason="all papers take hours"),
     Way(r"snakemake papers/[\w<>]+/all( --config scale=\w+)?", run=target_is_planned, tests=(TARGETS,), reason="takes minutes"),
-    Way(r"snakemake papers/\w+/\w+ --profile profiles/slurm.*", run=target_is_planned, tests=(SLURM,), reason="needs a cluster"),
+    Way(
+        r"snakemake papers/\w+/\w+ --profile profiles/slurm.*", run=target_is_planned, tests=(SLURM,), reason="needs a cluster"
+    ),
     Way(r"snakemake doctor", run=target_is_planned, tests=("tests/common/test_doctor.py::report",), reason="takes minutes"),
     Way(r"snakemake report", run=target_is_planned, ci="python -m common.site --out", reason="writes into the checkout"),
     Way(
