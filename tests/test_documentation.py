@@ -11,13 +11,17 @@ import re
 import runpy
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 import benchmarks.__main__ as benchmark_command
@@ -190,6 +194,15 @@ def targets_are_listed(command: str, tools: Tools) -> None:
     assert {"all", "doctor", "report", "mlflow_import", *(f"papers/{name}/all" for name in papers())} <= set(tools.targets())
 
 
+def options_are_taken(command: str, tools: Tools) -> None:
+    """Snakemake plans with the options as they are printed, for rules that it has. `test_slurm.py` shows that they matter."""
+    _, *arguments = shlex.split(command)
+    arguments.insert(arguments.index("--config") + 1, f"results={tools.folder / 'results'}")
+    output = snakemake(*arguments, "--dry-run")
+    for rule in re.findall(r"(papers/\w+/\w+):\w+=", command):
+        assert re.search(rf"^{rule} +\d+$", output, flags=re.MULTILINE), f"there is no rule {rule}"
+
+
 def lock_is_made(command: str, tools: Tools) -> None:
     """The lock of `pyproject.toml` is the committed one: the same versions of the same packages."""
     if shutil.which("uv") is None:
@@ -257,6 +270,7 @@ class Way:
 
 
 TARGETS = "tests/workflow/test_targets.py::test_one_target_makes_everything_and_says_where_it_lies"
+GENERIC = "tests/workflow/test_slurm.py::test_another_scheduler_is_reached_by_its_submit_command"
 SLURM = "tests/workflow/test_slurm.py::test_a_paper_runs_through_slurm"
 EXPERIMENT = r"python -m papers\.\w+\.\w+"
 WAYS = (
@@ -303,6 +317,12 @@ WAYS = (
         tests=("tests/workflow/test_interruption.py::test_killed_jobs_and_a_killed_snakemake_lose_nothing",),
         reason="needs a lock that somebody left",
     ),
+    Way(
+        r"snakemake papers/\w+/all --config scale=standard --(resources gpu=\d+|set-resources .*)",
+        run=options_are_taken,
+        reason="takes hours",
+    ),
+    Way(r"snakemake papers/\w+/all --profile profiles/generic .*", tests=(GENERIC,), reason="needs Slurm"),
     Way(r"snakemake --lint", tests=("tests/workflow/test_targets.py::test_lint_is_quiet_and_the_format_is_snakefmts",)),
     # Modules
     Way(EXPERIMENT + " --scale smoke", run=experiment_runs),
@@ -413,3 +433,70 @@ def test_no_way_is_left_over():
     unused = [way.pattern for way in WAYS if not any(re.fullmatch(way.pattern, command) for command in COMMANDS)]
     assert not unused
     assert set(OTHERS) <= set(COMMANDS)
+
+
+def test_a_command_that_nobody_classified_is_named():
+    COMMANDS["snakemake --never-heard-of"] = ["README.md"]
+    try:
+        with pytest.raises(AssertionError, match=r"README\.md prints `snakemake --never-heard-of`, and no test executes it"):
+            way_of("snakemake --never-heard-of")
+    finally:
+        del COMMANDS["snakemake --never-heard-of"]
+
+
+def test_commands_are_found_in_lines_and_in_tables():
+    assert commands_of_line('a -b "c" && d   # why && not') == ['a -b "c"', "d"]
+    printed = "type `pip install x`, then `snakemake y --z`; `common/` holds it"
+    assert commands_in_code(printed) == ["pip install x", "snakemake y --z"]
+    shortened = "`python -m papers.p.one`, `.two`, `three`"
+    assert commands_in_code(shortened) == [f"python -m papers.p.{name}" for name in ("one", "two", "three")]
+
+
+@pytest.mark.parametrize("paper", [name for name in papers() if name != "_template"])
+def test_every_experiment_of_a_paper_is_run_by_the_continuous_integration_or_by_its_tests(paper):
+    """Which is what stands behind `snakemake papers/<name>/all`: the rules are those of the template."""
+    in_ci = re.search(r"papers/\{([\w,]+)\}/all", CONTINUOUS_INTEGRATION)
+    assert in_ci
+    if paper in in_ci[1].split(","):
+        return
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "tests/papers" / paper).glob("*.py"))
+    for experiment in read_paper_config(REPOSITORY / "papers" / paper / "config.yaml").experiments:
+        assert re.search(rf"\b{experiment}\b", tests), f"nothing runs {experiment} of {paper}"
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.mark.workflow
+def test_the_pages_of_mlflow_open(tmp_path):
+    (command,) = (command for command in COMMANDS if command.startswith("mlflow ui"))
+    port = free_port()
+    with (tmp_path / "log.txt").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", *command.split(), "--port", str(port)],
+            cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 300  # it starts several processes, which import for half a minute
+        while True:
+            assert server.poll() is None, (tmp_path / "log.txt").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "log.txt").read_text()
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+                    page = answer.read().decode()
+                break
+            except OSError:
+                time.sleep(0.5)
+        assert "<title>MLflow</title>" in page
+        assert (tmp_path / "mlflow.db").exists()
+    finally:
+        below = psutil.Process(server.pid).children(recursive=True) if server.poll() is None else []
+        server.terminate()
+        server.wait(timeout=60)
+        for process in below:
+            if process.is_running():
+                process.kill()

@@ -151,7 +151,7 @@ import torch
 
 from common import provenance
 from common.experiment import Measurement, main
-from papers.on_gpu.softmax_gradient import Settings
+from papers.on_gpu.template_experiment import Settings
 
 # The stand-in has no driver.
 torch.cuda.is_available = lambda: True
@@ -182,11 +182,12 @@ def checkout(make_checkout):
     shutil.copytree(checkout.folder / "papers" / "_template", folder)
     for path in folder.glob("*.py"):
         path.write_text(path.read_text().replace("papers._template", "papers.on_gpu"))
-    (folder / "which_gpu.py").write_text(ON_GPU)
+    (folder / "softmax_gradient.py").rename(folder / "template_experiment.py")
+    (folder / "softmax_gradient.py").write_text(ON_GPU)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     entry = config["experiments"]["softmax_gradient"]
     entry |= {"device": dict.fromkeys(("smoke", "standard", "paper"), "cuda"), "minutes": 7, "memory_gigabytes": 3}
-    config |= {"paper": "on_gpu", "experiments": {"which_gpu": entry}, "figures": {}}
+    config |= {"paper": "on_gpu", "figures": {}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     (folder / "claims.yaml").write_text("claims: []\n")
     return checkout
@@ -225,7 +226,7 @@ def test_a_paper_runs_through_slurm(slurm, checkout):
     assert (on_gpu["TimeLimit"], on_gpu["MinMemoryNode"]) == ("00:09:00", "3G")
     assert "gpu" not in str(plain)
     assert on_gpu["TresPerJob"] == "gres:gpu:1"
-    records = RecordSet(checkout.folder / "results/on_gpu/smoke/records", "which_gpu").records
+    records = RecordSet(checkout.folder / "results/on_gpu/smoke/records", "softmax_gradient").records
     assert len(records) == 5
     assert {record.rows[0].value for record in records} <= {0.0, 1.0}  # one of the two, for all cells of the job
 
@@ -240,6 +241,21 @@ def test_a_paper_runs_through_slurm(slurm, checkout):
     ):
         assert (results / path).stat().st_size > 0
     assert "_template at scale smoke:" in output
+
+
+def test_another_scheduler_is_reached_by_its_submit_command(slurm, checkout):
+    """`profiles/generic`, whose commands are Slurm's."""
+    if importlib.util.find_spec("snakemake_executor_plugin_cluster_generic") is None:
+        pytest.skip("snakemake-executor-plugin-cluster-generic is not installed: it is part of envs/requirements-dev.txt")
+    before = {job["JobId"] for job in slurm_jobs()}
+    command = ("papers/on_gpu/cells", "--profile", "profiles/generic", "--config", "scale=smoke", "results=generic")
+    status, output = checkout.snakemake(*command, "--seconds-between-status-checks", "1", "--latency-wait", "5")
+    assert status == 0, output
+    (job,) = (job for job in slurm_jobs() if job["JobId"] not in before)
+    assert job["JobName"].startswith("reattend.")
+    assert (job["JobState"], job["TimeLimit"], job["MinMemoryNode"], job["NumCPUs"]) == ("COMPLETED", "00:07:00", "3G", "2")
+    assert "gpu:1" in job["TresPerNode"]
+    assert len(RecordSet(checkout.folder / "generic/on_gpu/smoke/records", "softmax_gradient").records) == 5
 
 
 def test_on_a_cluster_the_scale_must_be_said(slurm, checkout):
