@@ -4,7 +4,7 @@ import pytest
 
 from common import workflow
 from common.errors import ConfigError
-from common.workflow import PaperPlan, closing_words, misspelt_target, papers, suite_settings
+from common.workflow import PaperPlan, closing_words, misspelt_target, papers, run_jobs_elsewhere, suite_settings
 
 
 def test_the_template_is_a_paper():
@@ -52,6 +52,22 @@ def test_the_plan_of_the_template():
     assert plan.data() == {"softmax_gradient": []}
     assert plan.words()["captions"].keys() == {"gradient_against_dimension"}
     assert plan.sources("figures") != plan.sources("common.tables")
+
+
+def test_a_job_that_needs_a_gpu_gets_one_of_its_own():
+    plan = PaperPlan("pbs_attn", "standard")
+    assert plan.python(["coverage"]) == "python -m common.gpus 1 python"
+    assert PaperPlan("pbs_attn", "smoke").python(["coverage", "exactness"]) == "python"
+
+
+def test_on_a_cluster_the_scale_is_said_and_gpus_are_elsewhere(monkeypatch):
+    monkeypatch.delenv("REATTEND_JOBS", raising=False)
+    with pytest.raises(ConfigError, match="add `--config scale=standard`"):
+        run_jobs_elsewhere("auto")
+    assert "REATTEND_JOBS" not in workflow.os.environ
+    monkeypatch.setenv("REATTEND_JOBS", "")  # taken back after the test
+    run_jobs_elsewhere("standard")
+    assert workflow.os.environ["REATTEND_JOBS"] == "elsewhere"
 
 
 @pytest.fixture
