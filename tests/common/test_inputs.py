@@ -101,3 +101,12 @@ def test_wrong_claims_stop_before_anything_is_fetched(paper, tmp_path, capsys):
     path = tmp_path / "papers" / "_template" / "claims.yaml"
     path.write_text(path.read_text().replace("experiment: softmax_gradient", "experiment: softmax_gradeint"))
     assert "there is no experiment 'softmax_gradeint'; did you mean 'softmax_gradient'?" in paper.refused(capsys)
+
+
+def test_on_a_cluster_the_gpu_is_not_looked_for_where_the_command_is_typed(paper, monkeypatch, capsys):
+    paper.change(device=dict.fromkeys(("smoke", "standard", "paper"), "cuda"))
+    monkeypatch.delenv("REATTEND_JOBS", raising=False)
+    assert "needs a CUDA device" in paper.refused(capsys)
+    monkeypatch.setenv("REATTEND_JOBS", "elsewhere")
+    paper()
+    assert paper.out.exists()
