@@ -36,7 +36,8 @@ def commit() -> tuple[str, bool]:
     return os.environ.get("REATTEND_COMMIT", "unknown"), "REATTEND_COMMIT" not in os.environ
 
 
-def _imported_modules(path: Path) -> set[str]:
+@cache
+def _imported_modules(path: Path) -> frozenset[str]:
     names: set[str] = set()
     package = path.relative_to(REPOSITORY).parent.parts
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -46,14 +47,15 @@ def _imported_modules(path: Path) -> set[str]:
             above = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join([*above, *([node.module] if node.module else [])])
             names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(name for name in names if name.split(".")[0] in ("common", "papers", "benchmarks"))
 
 
-def _files_of(module: str) -> list[Path]:
+@cache
+def _files_of(module: str) -> tuple[Path, ...]:
     """The module's file and the `__init__` of each package above it, as far as they are in this repository."""
     parts = module.split(".")
     candidates = [REPOSITORY.joinpath(*parts[:n], "__init__.py") for n in range(1, len(parts) + 1)]
-    return [path for path in [*candidates, REPOSITORY.joinpath(*parts).with_suffix(".py")] if path.exists()]
+    return tuple(path for path in [*candidates, REPOSITORY.joinpath(*parts).with_suffix(".py")] if path.exists())
 
 
 @cache
@@ -63,15 +65,14 @@ def source_digest(module: str) -> str:
     Args:
         module: dotted name, for example `papers.pbs_attn.coverage`.
     """
-    waiting, seen = _files_of(module), set[Path]()
+    waiting, seen = list(_files_of(module)), set[Path]()
     while waiting:
         path = waiting.pop()
         if path in seen:
             continue
         seen.add(path)
         for name in _imported_modules(path):
-            if name.split(".")[0] in ("common", "papers", "benchmarks"):
-                waiting += _files_of(name)
+            waiting += _files_of(name)
     digest = hashlib.sha256()
     for path in sorted(seen):
         digest.update(str(path.relative_to(REPOSITORY)).encode() + b"\0" + path.read_bytes() + b"\0")

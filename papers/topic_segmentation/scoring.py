@@ -12,29 +12,9 @@ from common.metrics.segmentation import (
     Segments,
     boundary_scores,
     boundary_similarity,
-    pk,
     window_error,
     window_errors_by_document,
 )
-
-
-def in_words(segments: Segments, sentences: Sequence[str]) -> tuple[int, ...]:
-    """The lengths of segments in words.
-
-    Args:
-        segments: lengths in sentences.
-        sentences: of the document; words stand between blanks, and a sentence counts as one at least.
-
-    Raises:
-        InputError: the segments are not those of so many sentences.
-    """
-    if sum(segments) != len(sentences):
-        raise InputError(
-            f"The segments have {sum(segments)} sentences and the document {len(sentences)}; give both of one document."
-        )
-    words = [max(len(sentence.split()), 1) for sentence in sentences]
-    ends = np.cumsum(segments)
-    return tuple(sum(words[end - length : end]) for end, length in zip(ends, segments, strict=True))
 
 
 def pk_by_part(references: Sequence[Segments], hypotheses: Sequence[Segments], parts: int) -> list[float]:
@@ -63,15 +43,11 @@ def add_scores(
     *,
     method: str,
     parts: int,
-    texts: Sequence[Sequence[str]] | None = None,
     **setting: Any,
 ) -> None:
     """Add the rows of one segmenter on one data set.
 
     A convention under which no document has a window gets no row.
-
-    With texts there are `pk_in_words` and `pk_in_words_of_part` too: P_k in the standard convention where the units are words
-    and not sentences, as Beeferman et al. (1999) define it and Choi (2000) measured.
 
     Args:
         measurement: to add to.
@@ -79,11 +55,7 @@ def add_scores(
         hypotheses: as many, of the same documents.
         method: the segmenter.
         parts: see `pk_by_part`.
-        texts: the sentences of each document.
         setting: coordinates of the rows.
-
-    Raises:
-        InputError: segmentations and texts do not fit.
     """
     for name, convention in CONVENTIONS.items():
         if window_errors_by_document(references, hypotheses, convention=convention)[:, 1].any():
@@ -99,8 +71,3 @@ def add_scores(
     measurement.add("segments_per_document", segments, "segments", method=method, **setting)
     for part, value in enumerate(pk_by_part(references, hypotheses, parts)):
         measurement.add("pk_of_part", value, "%", method=method, part=part, **setting)
-    if texts is not None:
-        true, found = ([in_words(s, t) for s, t in zip(side, texts, strict=True)] for side in (references, hypotheses))
-        measurement.add("pk_in_words", 100 * pk(true, found), "%", method=method, **setting)
-        for part, value in enumerate(pk_by_part(true, found, parts)):
-            measurement.add("pk_in_words_of_part", value, "%", method=method, part=part, **setting)

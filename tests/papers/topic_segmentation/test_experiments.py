@@ -23,7 +23,8 @@ from papers.topic_segmentation import (
     tables,
 )
 from papers.topic_segmentation.conventions import agreement, system_scores, turned_pairs
-from papers.topic_segmentation.scoring import add_scores, in_words, pk_by_part
+from papers.topic_segmentation.scoring import add_scores, pk_by_part
+from papers.topic_segmentation.scoring_in_words import add_scores_in_words, in_words
 from papers.topic_segmentation.subjects import documents_of
 from papers.topic_segmentation.tssp_cssl import Weights
 from tests.papers.topic_segmentation.tiny_encoder import documents, tiny_encoder, tiny_tokenizer
@@ -94,7 +95,8 @@ def test_pk_in_words_by_hand():
     # hypothesis' cut alone, the one over words 4 to 6 the reference's. In sentences the second of two windows has
     # the reference's cut alone.
     measurement = Measurement()
-    add_scores(measurement, [(2, 2)], [(1, 3)], method="m", parts=1, texts=[sentences])
+    add_scores(measurement, [(2, 2)], [(1, 3)], method="m", parts=1)
+    add_scores_in_words(measurement, [(2, 2)], [(1, 3)], [sentences], method="m", parts=1)
     (words,), (part,) = rows_of(measurement, "pk_in_words"), rows_of(measurement, "pk_in_words_of_part", part=0)
     assert [words.value, part.value] == pytest.approx([100 * 2 / 6] * 2)
     (in_sentences,) = rows_of(measurement, "pk", convention="standard")

@@ -14,7 +14,7 @@ from common.errors import InputError
 from common.metrics.segmentation import pk
 from papers.topic_segmentation.c99 import c99, c99_of, cosines, ranks, smoothed, split_order
 from papers.topic_segmentation.graph_seg import graph_seg, segments_of_graph, sentence_similarities
-from papers.topic_segmentation.scoring import in_words
+from papers.topic_segmentation.scoring_in_words import in_words
 from papers.topic_segmentation.tiling import block_similarities, depth_scores, text_tiling, tile
 from papers.topic_segmentation.topic_tiling import topic_counts, topic_tiling, train_topic_model
 from papers.topic_segmentation.trivial import even, every_boundary, no_boundary, random_boundaries
