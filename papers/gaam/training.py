@@ -23,7 +23,7 @@ from common.training.side_by_side import SideBySide
 from papers.gaam.layer_features import LayerFeatures
 from papers.gaam.models import Method, Sizes, initial_networks
 
-VALUES_AT_ONCE = 1 << 30  # of hidden pictures, in evaluation on a GPU
+VALUES_AT_ONCE = 1 << 27  # of hidden pictures, in evaluation on a GPU: every method keeps what it once took for its own stream
 VALUES_AT_ONCE_CPU = 1 << 26
 FOCAL_ALPHA = 0.25  # official code; a common factor, which Adam does not see
 
