@@ -15,6 +15,7 @@ wholly on the other side `contradicted`, and an interval that holds the limit `i
 import difflib
 import json
 from collections.abc import Collection, Iterable
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,7 +38,10 @@ class _Strict(BaseModel):
 
 
 class Select(_Strict):
-    """Which rows: equality on experiment, metric, method and any setting; a list means any of them."""
+    """Which rows: equality on experiment, metric, method and any setting; a list means rows of all its values together.
+
+    A part is judged only if there are rows of every value that is listed, see `_Part`.
+    """
 
     experiment: str
     metric: str
@@ -55,6 +59,12 @@ class Select(_Strict):
                 return table.iloc[:0]
             keep &= table[column].isin(value if isinstance(value, list) else [value])
         return table.loc[keep, :]
+
+    @property
+    def listed(self) -> dict[str, list[str] | list[Setting]]:
+        """The columns for which several values are given."""
+        conditions = {"method": self.method, **self.setting}
+        return {column: value for column, value in conditions.items() if isinstance(value, list)}
 
     def words(self) -> str:
         """The selection in words, for messages."""
@@ -100,9 +110,17 @@ class _Part(_Strict):
     for_each: list[str] = Field(default_factory=list, description="settings; the part must hold in each of their groups")
 
     def _rows(self, select: Select, table: pd.DataFrame) -> pd.DataFrame:
+        """The rows that a part rests on: some of each listed value, and of each group of `for_each` that the lists name."""
         rows = select.rows(table)
         if rows.empty:
             raise _NotTestableError(f"no records of {select.words()}")
+        groups = [column for column in self.for_each if column in select.listed]
+        for columns in [*([column] for column in select.listed), *([groups] if groups else [])]:
+            there = set(rows[columns].itertuples(index=False, name=None))
+            for values in product(*(select.listed[column] for column in columns)):
+                if values not in there:
+                    missing = ", ".join(f"{column}={value}" for column, value in zip(columns, values, strict=True))
+                    raise _NotTestableError(f"no records of {missing} among {select.words()}")
         return rows
 
     def _require(self, columns: Iterable[str], *frames: pd.DataFrame) -> None:

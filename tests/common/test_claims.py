@@ -106,6 +106,25 @@ def test_a_comparison_pairs_items_whatever_their_order_and_averages_within_an_it
     assert verdict(comparison(), twice).evidence[0].n == 3
 
 
+def test_every_listed_value_must_have_been_measured():
+    part = {"kind": "bound", "of": ERROR | {"setting": {"length": [1, 2]}}, "statistic": "max", "at_most": 9}
+    one, two = table([1], length=1), table([2], length=2)
+    assert verdict(part, pd.concat([one, two])).outcome == "reproduced"
+    found = verdict(part, one)
+    assert (found.outcome, found.evidence) == ("not tested", [])
+    assert "no records of length=2 among measure: error, length=[1, 2]" in found.reason
+
+
+def test_every_group_that_lists_name_must_have_been_measured():
+    of = ERROR | {"setting": {"length": [1, 2], "density": [0.2, 0.3]}}
+    rows = [table([1], length=1, density=0.2), table([1], length=1, density=0.3), table([1], length=2, density=0.2)]
+    part = {"kind": "bound", "of": of, "statistic": "max", "at_most": 9}
+    assert verdict(part, pd.concat(rows)).outcome == "reproduced"  # values together: each is there
+    each = part | {"for_each": ["length", "density"]}
+    assert "no records of length=2, density=0.3 among" in verdict(each, pd.concat(rows)).reason
+    assert verdict(each, pd.concat([*rows, table([1], length=2, density=0.3)])).outcome == "reproduced"
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     pairs=st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=1, max_size=8),
