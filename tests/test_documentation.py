@@ -237,6 +237,18 @@ def plugin_is_the_locked_one(command: str, tools: Tools) -> None:
     assert set(words[2:]) <= set(pins((REPOSITORY / "envs/requirements-dev.txt").read_text()))
 
 
+def package_is_locked(command: str, tools: Tools) -> None:
+    """The locked development environment has the package."""
+    del tools
+    names = {pin.split("==")[0] for pin in pins((REPOSITORY / "envs/requirements-dev.txt").read_text())}
+    assert set(command.split()[2:]) <= names
+
+
+def any_experiment_starts(command: str, tools: Tools) -> None:
+    """The same for `papers.<name>.<experiment>`, of the template."""
+    experiment_starts(command.replace("<name>.<experiment>", "_template.softmax_gradient"), tools)
+
+
 def torchrun_module_starts(command: str, tools: Tools) -> None:
     """The arguments are understood and the configuration has them; without torchrun's processes the command says so."""
     _, _, _, _, module, *options = command.split()
@@ -275,6 +287,7 @@ class Way:
 TARGETS = "tests/workflow/test_targets.py::test_one_target_makes_everything_and_says_where_it_lies"
 GENERIC = "tests/workflow/test_slurm.py::test_another_scheduler_is_reached_by_its_submit_command"
 SLURM = "tests/workflow/test_slurm.py::test_a_paper_runs_through_slurm"
+SERVER = "tests/common/test_mlflow_server.py::"
 EXPERIMENT = r"python -m papers\.\w+\.\w+"
 WAYS = (
     # The environment, and what is checked before a commit
@@ -359,6 +372,22 @@ WAYS = (
     ),
     Way(r"python -m common\.publish tables( --check)?", ci="python -m common.publish tables --check"),
     Way(r"python -m common\.publish benchmarks", ci="python -m common.publish benchmarks --check"),
+    Way(EXPERIMENT.replace(r"\w+\.\w+", "<name>.<experiment>"), run=any_experiment_starts, reason="takes a GPU, or minutes"),
+    # A server of MLflow
+    Way(r"pip install psycopg2-binary", run=package_is_locked),
+    Way(r"create(user|db) .*", tests=(SERVER + "database",), reason="needs PostgreSQL"),
+    Way(r"(export MLFLOW_\w+=.*|mlflow server .*)", tests=(SERVER + "server",), reason="needs PostgreSQL"),
+    Way(
+        r"mlflow db upgrade .*",
+        tests=(SERVER + "test_the_documented_upgrade_keeps_what_is_there",),
+        reason="needs PostgreSQL",
+    ),
+    Way(
+        r"python -m common\.mlflow_import --results results",
+        run=module_starts,
+        tests=("tests/common/test_parent_runs.py::import_results",),
+        reason="copies what was measured",
+    ),
     Way(r"mlflow ui .*", tests=("tests/test_documentation.py::test_the_pages_of_mlflow_open",)),
 )
 # `python -m papers.x.y` that is no experiment

@@ -219,6 +219,16 @@ def test_recorded_results_are_imported_once_and_read_back(server, database, driv
         assert cursor.fetchone() == (len(runs),)  # it is PostgreSQL that holds them
 
 
+def test_the_documented_upgrade_keeps_what_is_there(server, database):
+    client, _ = server
+    before = {experiment.name for experiment in client.search_experiments()}
+    (command,) = re.findall(r"`(mlflow db upgrade [^`]+)`", (REPOSITORY / "MLFLOW.md").read_text(encoding="utf-8"))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": database, "PATH": path}
+    subprocess.run(["bash", "-e", "-c", command], check=True, capture_output=True, env=environment)
+    assert {experiment.name for experiment in client.search_experiments()} == before
+
+
 def test_a_wrong_password_is_refused(database, driver):
     with pytest.raises(driver.OperationalError, match="password authentication failed"):
         driver.connect(database.replace("a%20secret", "another"))
