@@ -4,6 +4,7 @@ S_ij  cosine of stem counts of sentences i and j                                
 R_ij  share of the 11 x 11 neighbourhood of S_ij that is smaller                       Section 3.2
 D     Σ_k s_k / Σ_k a_k: inside density of a segmentation, s_k the sum of ranks and    Section 3.3
       a_k = (length of segment k)² the area of segment k
+δD_n  D_n - D_(n-1): what the cut into n segments gains; smoothed before it is judged  Section 3.3, footnote 3
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from papers.topic_segmentation.words import count_vectors
 
 NEIGHBOURHOOD = 11
 DEVIATIONS = 1.2
+MASK = np.array([1.0, 2, 4, 8, 4, 2, 1])
 
 
 def cosines(vectors: np.ndarray) -> np.ndarray:
@@ -98,13 +100,27 @@ def split_order(R: np.ndarray, most: int | None = None) -> tuple[list[int], np.n
     return order, np.array(densities)
 
 
+def smoothed(gains: np.ndarray) -> np.ndarray:
+    """Gains convolved with the mask 1, 2, 4, 8, 4, 2, 1: a small gain between large ones does not end the cutting.
+
+    Args:
+        gains: δD of each cut, [cuts].
+
+    Returns:
+        Weighted means, float64 [cuts]; at the ends of the gains that exist, as for ranks.
+    """
+    middle = slice(len(MASK) // 2, len(MASK) // 2 + len(gains))
+    return np.convolve(gains, MASK)[middle] / np.convolve(np.ones(len(gains)), MASK)[middle]
+
+
 def c99(sentences: Sequence[str], count: int | None = None, *, deviations: float = DEVIATIONS) -> tuple[int, ...]:
     """Segment a document.
 
     Args:
         sentences: of the document.
         count: the number of segments where it is known.
-        deviations: without a count, cuts are made until the gain in density falls below μ + deviations · σ of all gains.
+        deviations: without a count, cuts are made until the smoothed gain in density falls below μ + deviations · σ of all
+            smoothed gains.
 
     Returns:
         Lengths of segments.
@@ -122,7 +138,7 @@ def c99_of(similarities: np.ndarray, count: int | None = None, *, deviations: fl
         raise InputError(f"count is {count} for a document of {n} sentences; it lies in 1..{n}.")
     order, densities = split_order(ranks(similarities), None if count is None else count - 1)
     if count is None and order:
-        gains = np.diff(densities)
+        gains = smoothed(np.diff(densities))
         falls = np.flatnonzero(gains < gains.mean() + deviations * gains.std())
         order = order[: int(falls[0]) if len(falls) else len(order)]
     boundaries = np.zeros(n - 1, dtype=bool)

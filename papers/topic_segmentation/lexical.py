@@ -12,6 +12,7 @@ from common.metrics.segmentation import Segments, pk
 from papers.topic_segmentation.c99 import c99
 from papers.topic_segmentation.graph_seg import graph_seg, segments_of_graph, sentence_similarities
 from papers.topic_segmentation.scoring import add_scores
+from papers.topic_segmentation.scoring_in_words import add_scores_in_words
 from papers.topic_segmentation.subjects import documents_of
 from papers.topic_segmentation.tiling import text_tiling
 from papers.topic_segmentation.topic_tiling import TopicModel, topic_tiling, train_topic_model
@@ -102,18 +103,21 @@ def chosen_threshold(settings: Settings, words: WordVectors) -> float:
 def run(settings: Settings, context: Context) -> Measurement:
     """Segment the test documents with every method; where a method can, also with the number of segments known.
 
-    Rows are those of `scoring.add_scores`: `pk`, `window_diff`, `boundary_similarity`, `boundary_f1`, `pk_of_part` and others.
+    Rows are those of `scoring.add_scores`: `pk`, `window_diff`, `boundary_similarity`, `boundary_f1`, `pk_of_part` and others;
+    and of `scoring_in_words`.
     """
     measurement = Measurement()
     documents = documents_of(settings.data_set, "test", settings.documents, 0)
-    references = [document.segments for document in documents]
+    references, texts = [document.segments for document in documents], [document.sentences for document in documents]
     measurement.add("documents", len(documents), "documents")
     measurement.add("sentences", sum(map(sum, references)), "sentences")
     measurement.add("segments", sum(map(len, references)), "segments")
     progress = context.progress(len(settings.methods))
 
     def score(method: str, hypotheses: list[tuple[int, ...]], count: str = "found", seed: int = 0) -> None:
-        add_scores(measurement, references, hypotheses, method=method, parts=settings.parts, count=count, seed=seed)
+        place = {"method": method, "parts": settings.parts, "count": count, "seed": seed}
+        add_scores(measurement, references, hypotheses, **place)
+        add_scores_in_words(measurement, references, hypotheses, texts, **place)
 
     trivial: Mapping[str, Callable[[Segments], tuple[int, ...]]] = {"none": no_boundary, "all": every_boundary, "even": even}
     for method in settings.methods:
@@ -124,9 +128,9 @@ def run(settings: Settings, context: Context) -> Measurement:
                 generator = np.random.default_rng(seed)
                 score(method, [random_boundaries(reference, generator) for reference in references], seed=seed)
         elif method == "graph_seg":
-            texts = documents_of(settings.word_vector_texts, "train", settings.documents, 0)
+            background = documents_of(settings.word_vector_texts, "train", settings.documents, 0)
             words = train_word_vectors(
-                [words_of(sentence) for document in texts for sentence in document.sentences],
+                [words_of(sentence) for document in background for sentence in document.sentences],
                 size=settings.word_vector_size,
                 epochs=settings.word_vector_epochs,
             )
