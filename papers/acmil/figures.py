@@ -102,7 +102,8 @@ def embeddings(records: RecordSet) -> Figure:
         sizes = 2 + 60 * attention / attention.max()
         for kind, (label, colour) in enumerate(zip(KINDS, KIND_COLOURS, strict=True)):
             own = kinds == kind
-            axes.scatter(*places[own].T, s=sizes[own], color=colour, label=label, linewidths=0.2, edgecolors="black")
+            look = {"color": colour, "label": label, "linewidths": 0.2, "edgecolors": "black"}
+            axes.scatter(*places[own].T, s=sizes[own], rasterized=True, **look)  # thousands of points: 2 MB as paths
         axes.set_title(NAMES[name], loc="left")
         axes.set_xticks([])
         axes.set_yticks([])
