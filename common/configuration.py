@@ -93,6 +93,11 @@ class Experiment(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     question: str
+    scales: list[Scale] = Field(
+        default_factory=lambda: list(SCALES),
+        min_length=1,
+        description="at which it is run, without it all; what rests on data that users bring may be run at scale `paper` alone",
+    )
     device: ByScale = Field(description="cpu or cuda, by scale")
     minutes: int = Field(default=10, gt=0, description="expected wall time at most, for cluster schedulers")
     memory_gigabytes: int = Field(default=12, gt=0)
@@ -112,7 +117,7 @@ class Experiment(BaseModel):
         for scale in SCALES:
             if self.device.at(scale) not in ("cpu", "cuda"):
                 raise ValueError(f"device.{scale} is {self.device.at(scale)!r}; it must be 'cpu' or 'cuda'")
-            for axis, value in self.cells.items():
+            for axis, value in self.cells.items() if scale in self.scales else ():
                 given = value.at(scale)
                 if not isinstance(given, list) or not given or not all(isinstance(item, str | int | float) for item in given):
                     raise ValueError(f"cells.{axis} at scale {scale} must be a list of words or numbers, at least one")
@@ -164,6 +169,8 @@ class PaperConfig(BaseModel):
                     near = difflib.get_close_matches(other, self.experiments, n=1)
                     hint = f"; did you mean {near[0]!r}?" if near else ""
                     raise ValueError(f"experiment {name!r} comes after {other!r}, which is not defined{hint}")
+                if missing := [scale for scale in experiment.scales if scale not in self.experiments[other].scales]:
+                    raise ValueError(f"experiment {name!r} comes after {other!r}, which is not run at scale {missing[0]}")
         try:
             TopologicalSorter({name: experiment.after for name, experiment in self.experiments.items()}).prepare()
         except CycleError as error:
@@ -177,6 +184,10 @@ class PaperConfig(BaseModel):
                 for experiment in entry.experiments:
                     if experiment not in self.experiments:
                         raise ValueError(f"{kind} {name!r} needs the experiment {experiment!r}, which is not defined")
+                    if missing := [scale for scale in SCALES if scale not in self.experiments[experiment].scales]:
+                        raise ValueError(
+                            f"{kind} {name!r} needs the experiment {experiment!r}, which is not run at scale {missing[0]}"
+                        )
         if taken := sorted(set(self.tables) & set(TABLES_OF_EVERY_PAPER)):
             raise ValueError(f"every paper has a table {taken[0]!r}; choose another name")
         return self
@@ -302,8 +313,10 @@ class Cell(BaseModel):
 
 
 def cells_of(config: PaperConfig, experiment: str, scale: Scale) -> list[Cell]:
-    """The cells of an experiment at a scale: the product of its axes, in the order of the file."""
+    """The cells of an experiment at a scale: the product of its axes, in the order of the file; none if it is not run there."""
     entry = config.experiments[experiment]
+    if scale not in entry.scales:
+        return []
     parameters = {name: value.at(scale) for name, value in entry.parameters.items()}
     axes = {axis: value.at(scale) for axis, value in entry.cells.items()}
     return [

@@ -362,6 +362,10 @@ def main(run: Run, settings_type: type[Parameters]) -> None:
                 f"{arguments.config} does not describe papers/{paper}/{experiment}.py: give that paper's config.yaml."
             )
         check_parameters(config, arguments.config)
+        if scale not in (scales := config.experiments[experiment].scales):
+            raise ConfigError(
+                f"{experiment} is not run at scale {scale}; it is run at scale {' and '.join(scales)}: give --scale {scales[-1]}."
+            )
         batches = batches_of(config, experiment, scale)
         if arguments.batch is not None and arguments.batch not in batches:
             raise ConfigError(f"--batch {arguments.batch}: {experiment} has the batches {', '.join(batches)} at scale {scale}.")

@@ -34,6 +34,8 @@ def main() -> None:
         problems, found = [], {}
         gpu_here = cuda_devices() > 0 or os.environ.get("REATTEND_JOBS") == "elsewhere"
         for name, entry in config.experiments.items():
+            if arguments.scale not in entry.scales:
+                continue
             if entry.device.at(arguments.scale) == "cuda" and not gpu_here:
                 problems.append(
                     f"{name}: needs a CUDA device, and this machine shows none (`--config scale=smoke` runs on a CPU)"

@@ -91,7 +91,8 @@ class PaperPlan:
             for name, entry in self.config.experiments.items():
                 if name not in level and all(earlier in level for earlier in entry.after):
                     level[name] = 1 + max((level[earlier] for earlier in entry.after), default=-1)
-        return [[job for job in self.batches() if level[job[0]] == number] for number in range(max(level.values()) + 1)]
+        stages = [[job for job in self.batches() if level[job[0]] == number] for number in range(max(level.values()) + 1)]
+        return [stage for stage in stages if stage]  # an experiment may have no jobs at this scale
 
     def drawn(self) -> set[str]:
         """The experiments that figures show."""

@@ -109,6 +109,39 @@ def test_jobs_follow_one_job_per():
     assert list(batches_of(read_paper_config(TEMPLATE), "softmax_gradient", "smoke")) == ["all"]
 
 
+def test_an_experiment_has_no_cells_at_a_scale_that_it_is_not_run_at(tmp_path):
+    content = template() | {"figures": {}}
+    entry = content["experiments"]["softmax_gradient"]
+    entry |= {"scales": ["smoke", "paper"], "one_job_per": ["seed"]}
+    entry["cells"]["seed"] = {"smoke": [0], "standard": [], "paper": [0, 1], "origin": "ours"}
+    path = written(tmp_path, content)
+    config = read_paper_config(path)
+    check_parameters(config, path)
+    assert [cell.name for cell in cells_of(config, "softmax_gradient", "paper")] == ["seed=0", "seed=1"]
+    assert batches_of(config, "softmax_gradient", "standard") == {}
+    entry["scales"] = ["standard"]
+    with pytest.raises(ConfigError, match="cells.seed at scale standard must be a list"):
+        read_paper_config(written(tmp_path, content))
+    for wrong in ([], ["big"]):
+        entry["scales"] = wrong
+        with pytest.raises(ConfigError, match="softmax_gradient.scales"):
+            read_paper_config(written(tmp_path, content))
+
+
+def test_what_is_not_run_at_a_scale_is_no_start_of_what_is(tmp_path):
+    content = template()
+    content["experiments"]["softmax_gradient"]["scales"] = ["smoke", "paper"]
+    message = "figure 'gradient_against_dimension' needs the experiment 'softmax_gradient', which is not run at scale standard"
+    with pytest.raises(ConfigError, match=message):
+        read_paper_config(written(tmp_path, content))
+    entry = content["experiments"]["softmax_gradient"]
+    content |= {"figures": {}, "experiments": {"softmax_gradient": entry, "later": {**entry, "after": ["softmax_gradient"]}}}
+    PaperConfig.model_validate(content)
+    content["experiments"]["later"].pop("scales")
+    with pytest.raises(ConfigError, match="'later' comes after 'softmax_gradient', which is not run at scale standard"):
+        read_paper_config(written(tmp_path, content))
+
+
 def test_a_changed_parameter_changes_the_digest_of_its_cells_only():
     config, content = read_paper_config(TEMPLATE), template()
     content["experiments"]["softmax_gradient"]["parameters"]["d_k"]["smoke"] = [4]
