@@ -18,6 +18,7 @@ import json
 import re
 import string
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cache
@@ -30,6 +31,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from common.errors import DataError, InputError
+from common.files import write_text
 
 ScoreKind = Literal["f1", "rouge_l", "classification", "number", "code"]
 
@@ -90,19 +92,25 @@ def longbench_task(name: str) -> LongBenchTask:
     return _tasks()[name]
 
 
-def load_longbench(folder: str | Path, name: str) -> list[LongBenchExample]:
+def longbench_file(name: str, *, even: bool = False) -> str:
+    """Name of a task's file: `<task>.jsonl`, of LongBench-E, whose lengths are spread evenly, `<task>_e.jsonl`."""
+    return f"{longbench_task(name).name}{'_e' if even else ''}.jsonl"
+
+
+def load_longbench(folder: str | Path, name: str, *, even: bool = False) -> list[LongBenchExample]:
     """The examples of a task.
 
     Args:
         folder: with LongBench's files `<task>.jsonl`.
         name: of the task.
+        even: those of LongBench-E, from `<task>_e.jsonl`.
 
     Raises:
         InputError: there is no such task.
         DataError: the file is missing, with where to get it; or a line is not an example of LongBench, with its number.
     """
     task = longbench_task(name)
-    path = Path(folder) / f"{task.name}.jsonl"
+    path = Path(folder) / longbench_file(name, even=even)
     if not path.is_file():
         raise DataError(
             f"{path} is missing. Download data.zip of THUDM/LongBench on the Hugging Face hub, unpack it, and give the folder "
@@ -116,6 +124,35 @@ def load_longbench(folder: str | Path, name: str) -> list[LongBenchExample]:
     if not examples:
         raise DataError(f"{path} holds no examples. Download it again.")
     return examples
+
+
+def write_longbench(folder: str | Path, name: str, examples: Iterable[LongBenchExample]) -> Path:
+    """Write examples of one's own in LongBench's format, to `<task>.jsonl`; its path.
+
+    Args:
+        folder: that exists.
+        name: of the task.
+        examples: in this order.
+    """
+    lines = [
+        json.dumps(
+            {
+                "input": example.input,
+                "context": example.context,
+                "answers": list(example.answers),
+                "length": len(example.context.split()),
+                "dataset": name,
+                "language": "en",
+                "all_classes": list(example.classes) or None,
+                "_id": f"{name}-{number}",
+            },
+            ensure_ascii=False,
+        )
+        for number, example in enumerate(examples)
+    ]
+    path = Path(folder) / longbench_file(name)
+    write_text(path, "\n".join(lines) + "\n")
+    return path
 
 
 def _example(line: str, place: str, task: LongBenchTask) -> LongBenchExample:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from common.selector_comparison.coverage import CoverageSettings, compare_coverage
     from common.selector_comparison.families import DENSE, ORACLE, Family, baseline_families, value_at_density, with_oracle
+    from common.selector_comparison.longbench import LongBenchSettings, compare_longbench
     from common.selector_comparison.perplexity import PerplexitySettings, compare_perplexity, sparse_prefill
     from common.selector_comparison.prefill_time import PrefillSettings, compare_prefill
     from common.selector_comparison.retrieval import RetrievalSettings, compare_retrieval
@@ -20,6 +21,7 @@ __all__ = [
     "ORACLE",
     "CoverageSettings",
     "Family",
+    "LongBenchSettings",
     "PerplexitySettings",
     "PrefillSettings",
     "RetrievalSettings",
@@ -27,6 +29,7 @@ __all__ = [
     "SubjectSettings",
     "baseline_families",
     "compare_coverage",
+    "compare_longbench",
     "compare_perplexity",
     "compare_prefill",
     "compare_retrieval",
@@ -42,6 +45,7 @@ _MODULES = {
     "CoverageSettings": "coverage",
     "DENSE": "families",
     "Family": "families",
+    "LongBenchSettings": "longbench",
     "ORACLE": "families",
     "PerplexitySettings": "perplexity",
     "PrefillSettings": "prefill_time",
@@ -50,6 +54,7 @@ _MODULES = {
     "SubjectSettings": "subjects",
     "baseline_families": "families",
     "compare_coverage": "coverage",
+    "compare_longbench": "longbench",
     "compare_perplexity": "perplexity",
     "compare_prefill": "prefill_time",
     "compare_retrieval": "retrieval",
