@@ -364,7 +364,7 @@ def main(run: Run, settings_type: type[Parameters]) -> None:
         check_parameters(config, arguments.config)
         if scale not in (scales := config.experiments[experiment].scales):
             raise ConfigError(
-                f"{experiment} is not run at scale {scale}; it is run at scale {' and '.join(scales)}: give --scale {scales[-1]}."
+                f"{experiment} is not run at scale {scale}; it is run at scale {' and '.join(scales)}: choose one with --scale."
             )
         batches = batches_of(config, experiment, scale)
         if arguments.batch is not None and arguments.batch not in batches:

@@ -6,7 +6,6 @@ The prompt is read sparsely; decoding is greedy and dense. LongBench's texts can
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -97,7 +96,8 @@ def examples_of(settings: LongBenchSettings) -> list[LongBenchExample]:
     """
     task, even = settings.asked, settings.source == "longbench_e"
     if settings.source == "generated":
-        made = generated_examples(load_text(settings.text, unwrap=settings.text.startswith("long-texts")).text, settings.examples)
+        text = load_text(settings.text, unwrap=settings.text.startswith("long-texts")).text
+        made = generated_examples(text, settings.examples)
         with tempfile.TemporaryDirectory() as folder:
             write_longbench(folder, task.name, made)
             examples = load_longbench(folder, task.name)

@@ -120,11 +120,11 @@ def test_an_experiment_has_no_cells_at_a_scale_that_it_is_not_run_at(tmp_path):
     assert [cell.name for cell in cells_of(config, "softmax_gradient", "paper")] == ["seed=0", "seed=1"]
     assert batches_of(config, "softmax_gradient", "standard") == {}
     entry["scales"] = ["standard"]
-    with pytest.raises(ConfigError, match="cells.seed at scale standard must be a list"):
+    with pytest.raises(ConfigError, match=r"cells\.seed at scale standard must be a list"):
         read_paper_config(written(tmp_path, content))
     for wrong in ([], ["big"]):
         entry["scales"] = wrong
-        with pytest.raises(ConfigError, match="softmax_gradient.scales"):
+        with pytest.raises(ConfigError, match=r"softmax_gradient\.scales"):
             read_paper_config(written(tmp_path, content))
 
 

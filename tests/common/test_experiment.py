@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 from common import experiment, provenance
 from common.checkpoints import Checkpoints
@@ -228,6 +229,18 @@ def test_what_the_user_can_mend_is_one_message_and_status_2(command_line, capsys
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert message in lines[0]
+
+
+def test_a_scale_that_an_experiment_is_not_run_at_is_named_with_those_it_is(command_line, capsys, tmp_path):
+    content = yaml.safe_load((TEMPLATE / "config.yaml").read_text()) | {"figures": {}}
+    content["experiments"]["softmax_gradient"]["scales"] = ["smoke", "paper"]
+    folder = tmp_path / "_template"
+    folder.mkdir()
+    (folder / "softmax_gradient.py").touch()
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(SystemExit):
+        command_line("--scale", "standard", "--config", folder / "config.yaml", "--out", tmp_path)
+    assert "softmax_gradient is not run at scale standard; it is run at scale smoke and paper" in capsys.readouterr().err
 
 
 def test_a_mistake_in_a_process_of_its_own_shows_no_traceback(tmp_path):

@@ -14,7 +14,7 @@ from tests.example_records import TEMPLATE
 
 @pytest.fixture
 def paper(tmp_path, monkeypatch):
-    """A copy of the template; `paper.change(...)` edits its experiment, `paper()` runs the check."""
+    """A copy of the template; `paper.change(...)` edits its experiment, `change_all` the rest, `paper()` runs the check."""
     folder = tmp_path / "papers" / "_template"
     shutil.copytree(TEMPLATE, folder)
     monkeypatch.setattr(inputs, "REPOSITORY", tmp_path)
@@ -32,6 +32,10 @@ def paper(tmp_path, monkeypatch):
         def change(self, **changes):
             content = yaml.safe_load((folder / "config.yaml").read_text())
             content["experiments"]["softmax_gradient"] |= changes
+            (folder / "config.yaml").write_text(yaml.safe_dump(content))
+
+        def change_all(self, **changes):
+            content = yaml.safe_load((folder / "config.yaml").read_text()) | changes
             (folder / "config.yaml").write_text(yaml.safe_dump(content))
 
         def refused(self, capsys, scale="smoke"):
@@ -87,6 +91,18 @@ def test_what_the_user_must_bring_is_said_at_scale_paper(paper, capsys):
     assert "softmax_gradient: bring the weights, from their authors" in capsys.readouterr().out
     paper("standard")
     assert "bring" not in capsys.readouterr().out
+
+
+def test_an_experiment_that_is_not_run_at_a_scale_needs_nothing_there(paper, capsys):
+    cuda = {"smoke": "cpu", "standard": "cuda", "paper": "cpu"}
+    paper.change(device=cuda, data={"smoke": [], "standard": ["no-such-set"], "paper": []})
+    said = paper.refused(capsys, "standard")
+    assert "no-such-set" in said
+    assert "needs a CUDA device" in said
+    paper.change_all(figures={})
+    paper.change(scales=["smoke", "paper"])
+    paper("standard")
+    assert json.loads(paper.out.read_text()) == {}
 
 
 def test_a_wrong_configuration_stops_before_anything_is_fetched(paper, monkeypatch, capsys):

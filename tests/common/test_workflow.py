@@ -3,6 +3,7 @@
 import pytest
 
 from common import workflow
+from common.configuration import SCALES
 from common.errors import ConfigError
 from common.workflow import PaperPlan, closing_words, misspelt_target, papers, run_jobs_elsewhere, suite_settings
 
@@ -114,7 +115,22 @@ def test_stages_put_an_experiment_behind_those_it_starts_from():
     stages = PaperPlan("seer_attention", "smoke").stages()
     assert [sorted({experiment for experiment, _ in stage}) for stage in stages] == [
         ["distillation", "ground_truth", "kernel_time", "selection_time"],
-        ["ablations", "coverage", "perplexity", "prefill_time", "retrieval"],
+        ["ablations", "coverage", "longbench", "perplexity", "prefill_time", "retrieval"],
     ]
     plan = PaperPlan("hip_attention", "standard")
     assert plan.stages() == [plan.batches()]
+
+
+def test_an_experiment_that_is_not_run_at_a_scale_has_no_jobs_there():
+    jobs = {scale: {experiment for experiment, _ in PaperPlan("hip_attention", scale).batches()} for scale in SCALES}
+    assert jobs["smoke"] == jobs["paper"] == jobs["standard"] | {"longbench"}
+    assert "longbench" not in jobs["standard"]
+
+
+def test_a_stage_without_jobs_is_left_out():
+    plan = PaperPlan("seer_attention", "standard")
+    for entry in plan.config.experiments.values():
+        if entry.after:
+            entry.scales = ["smoke"]
+    assert plan.stages() == [plan.batches()]
+    assert {experiment for experiment, _ in plan.batches()} == {"distillation", "ground_truth", "kernel_time", "selection_time"}

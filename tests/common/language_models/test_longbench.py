@@ -20,6 +20,7 @@ from common.language_models.longbench import (
     longbench_tasks,
     number_score,
     token_f1,
+    write_longbench,
 )
 
 
@@ -155,3 +156,20 @@ def test_scores_lie_between_0_and_1(output, answer):
     for score in (token_f1, code_similarity):
         assert 0.0 <= score(output, answer) <= 1.0
     assert token_f1(output, answer) == token_f1(answer, output)
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    examples = [LongBenchExample("c" * 10, "i", ("x", "ÿ")), LongBenchExample("d\n\u2028d", "", ("city",), ("city", "state"))]
+    path = write_longbench(tmp_path, "trec", examples[1:])
+    assert path == tmp_path / "trec.jsonl"
+    assert load_longbench(tmp_path, "trec") == examples[1:]
+    write_longbench(tmp_path, "hotpotqa", examples)
+    assert load_longbench(tmp_path, "hotpotqa") == examples
+    assert json.loads((tmp_path / "hotpotqa.jsonl").read_text().splitlines()[0])["all_classes"] is None
+
+
+def test_longbench_e_has_files_of_its_own(tmp_path):
+    write(tmp_path, {"context": "c", "input": "i", "answers": ["x"]}, name="hotpotqa_e")
+    assert load_longbench(tmp_path, "hotpotqa", even=True) == [LongBenchExample("c", "i", ("x",))]
+    with pytest.raises(DataError, match=r"hotpotqa.jsonl is missing"):
+        load_longbench(tmp_path, "hotpotqa")
