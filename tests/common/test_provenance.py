@@ -30,15 +30,19 @@ def repository(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     monkeypatch.setattr(provenance, "REPOSITORY", tmp_path.resolve())
-    provenance.source_digest.cache_clear()
-    provenance.commit.cache_clear()
+    forget()
     yield tmp_path
-    provenance.source_digest.cache_clear()
-    provenance.commit.cache_clear()
+    forget()
+
+
+def forget():
+    """Let the sources be read anew: a process takes them for unchanged."""
+    for function in (provenance.source_digest, provenance._imported_modules, provenance._files_of, provenance.commit):
+        function.cache_clear()
 
 
 def digest(module="papers.p.a"):
-    provenance.source_digest.cache_clear()
+    forget()
     return provenance.source_digest(module)
 
 

@@ -490,8 +490,10 @@ def test_recorded_results_become_mlflow_runs(repository, recorded, tmp_path, mon
     ]
     client = MlflowClient(tracking_uri=uri)
     runs = client.search_runs([client.get_experiment_by_name("_template").experiment_id])  # pyright: ignore[reportOptionalMemberAccess]
-    assert "tables and figures (standard)" in [run.info.run_name for run in runs]
-    assert len(runs) == 6
+    (parent,) = (run for run in runs if "imported_from" in run.data.tags)
+    below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert "tables and figures (standard)" in [run.info.run_name for run in below]
+    assert len(below) == len(runs) - 1 == 6
     monkeypatch.setenv("REATTEND_TRACKING", "off")
     with pytest.raises(SystemExit):
         mlflow_import.main()

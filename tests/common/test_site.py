@@ -141,7 +141,9 @@ def test_a_reader_sorts_searches_and_copies(made, browser):
     page.get_by_label("Search").first.fill("peer")
     assert [row.is_visible() for row in table.locator("tbody tr").all()] == [True, False]
     page.get_by_role("button", name="Copy as CSV").click()
-    assert page.get_by_role("status").text_content() == "CSV copied"
+    page.get_by_role("status").filter(
+        has_text="CSV copied"
+    ).wait_for()  # the clipboard answers later; fails after half a minute
     page.goto((root / "report/site/papers/_template.html").as_uri())
     page.get_by_label("Search claims").fill("bleu")
     assert page.locator("article.claim:visible").count() == 1
