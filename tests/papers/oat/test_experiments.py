@@ -175,8 +175,10 @@ def test_losses_are_the_sum_of_each_networks_mean():
     torch.testing.assert_close(mean_losses(logits, following), expected)
 
 
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [("cpu", "float32"), *(pytest.param("cuda", name, marks=pytest.mark.gpu) for name in ("float32", "bfloat16"))],
+)
 def test_a_few_scanpaths_are_learned_by_heart(device, precision):
     data = trials()
     moved = Trials(Scenes(*(x.to(device) for x in data.scenes)), paths_of(data.paths.lists(), device), data.grid)
