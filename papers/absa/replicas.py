@@ -4,6 +4,7 @@ R = copies x seeds replicas, the seeds of the first copy first. The copies of a 
 same batches and drop the same units, so that variants differ in nothing but what makes them variants.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class Represented:
     query: Tensor | None
 
 
-class AspectNetwork(nn.Module):
+class AspectNetwork(nn.Module, ABC):
     """Base of the three networks.
 
     Args:
@@ -82,13 +83,13 @@ class AspectNetwork(nn.Module):
         some = torch.rand(1, len(self.seeds), *x.shape[1:], device=x.device) >= share
         return some.expand(self.copies, *some.shape[1:]).reshape(x.shape)
 
+    @abstractmethod
     def represent(self, batch: Batch) -> Represented:
         """Hidden states of a batch."""
-        raise NotImplementedError
 
+    @abstractmethod
     def attend(self, represented: Represented, batch: Batch) -> Attended:
         """Attention over hidden states, and the classification."""
-        raise NotImplementedError
 
     def forward(self, batch: Batch) -> Attended:
         """Attention and logits of a batch."""
