@@ -310,6 +310,7 @@ def train_methods(
         for name in group:
             trainers[name].take_best()
             trainers[name].eval()
+        torch.cuda.empty_cache()  # streams of the next group cannot use what those of this one keep
     return trainers
 
 
