@@ -43,7 +43,8 @@ def mixture_weights(Y: Tensor, m: Tensor, c: Tensor, *, keep: Tensor | None = No
     u = (x - mu)[..., None] - m  # [..., layers, d, n]
     u = u / variance.sqrt()[..., None]
     width = c.square().clamp(min=SMALLEST_WIDTH**2)
-    mixture = (torch.exp(-u.square() / (2 * width)) / torch.sqrt(2 * math.pi * width)).prod(-1)
+    # The product as a sum of logarithms: the gradient of `prod` counts zeros on the host, and a CUDA graph cannot hold that.
+    mixture = torch.exp(-(u.square() / (2 * width) + torch.log(2 * math.pi * width) / 2).sum(-1))
     if keep is not None:
         mixture = torch.where(keep, mixture, 0.0)
     return mixture / mixture.sum(-2, keepdim=True).clamp(min=EPSILON)

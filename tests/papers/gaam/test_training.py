@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score
 
+from common.configuration import read_paper_config
 from common.errors import InputError
 from common.experiment import Context
+from common.provenance import REPOSITORY
 from papers.gaam.comparison import runs_of
 from papers.gaam.gaussian_attention import GaussianAttention
 from papers.gaam.layer_features import LayerFeatures, splits_of
@@ -51,6 +53,25 @@ def test_methods_do_not_depend_on_what_is_trained_beside_them_and_repeat():
     again = train_methods({"c": methods["c"]}, SIZES, SCHEDULE, features, runs, CONTEXT)
     assert torch.equal(first["c"].accuracies, again["c"].accuracies)
     assert all(torch.equal(a, b) for a, b in zip(first["c"].parameters(), again["c"].parameters(), strict=True))
+
+
+def methods_of_the_comparison() -> dict[str, Method]:
+    methods = read_paper_config(REPOSITORY / "papers" / "gaam" / "config.yaml").experiments["comparison"].parameters["methods"]
+    return {name: Method.model_validate(values) for name, values in methods.at("standard").items()}
+
+
+@pytest.mark.parametrize(("name", "method"), methods_of_the_comparison().items())
+def test_a_step_asks_for_no_value_on_the_host(name, method):
+    """A CUDA graph cannot hold such a step, and nothing but a GPU would say so: the gradient of `Tensor.prod` is one."""
+    del name
+    features = made_features()
+    trainer = Trainer(method, SIZES, features, runs_of(features, [0, 1], 0.2), SCHEDULE)
+    rows = torch.arange(8).view(2, 4)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        trainer.training_loss(rows).backward()
+    operators = {event.key for event in profile.key_averages()}
+    assert "aten::linear" in operators or "aten::baddbmm" in operators or "aten::bmm" in operators
+    assert not operators & {"aten::item", "aten::_local_scalar_dense", "aten::nonzero"}
 
 
 @pytest.mark.parametrize("model", ["gaam", "mha_bn"])
