@@ -1,13 +1,16 @@
 """Do TSSP and CSSL improve a sentence labeller, in its own domain and out of it? (Yu et al., 2023)."""
 
+from collections.abc import Iterator
 from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from common.configuration import Parameters
 from common.data.segmentation import Split
+from common.errors import ConfigError
 from common.experiment import Context, Measurement, main
 from common.metrics.segmentation import segments_of
 from papers.topic_segmentation.fine_tuning import FineTuning, fine_tune
@@ -16,6 +19,7 @@ from papers.topic_segmentation.subjects import documents_of, fresh_encoder, toke
 from papers.topic_segmentation.tssp_cssl import (
     CoherenceModel,
     DocumentPieces,
+    Step,
     Weights,
     Window,
     augmented,
@@ -44,30 +48,30 @@ class Settings(Parameters):
     Attributes:
         trained_on: name of a data set of `common.data.segmentation` with a training split.
         loss: name in `LOSSES`.
+        seed: of layers, order, augmentation and dropout.
         tested_on: data sets, the own one and others.
-        seeds: of layers, order, augmentation and dropout; one training each.
         documents: at most so many of each split; 0 is all.
         sentences: at most so many of each document; 0 is all.
         longest_sentence: word pieces of a sentence.
         longest_window: tokens of a window.
         tssp_weight: w_tssp.
         cssl_weight: w_cl.
-        fine_tuning: a batch is of windows.
+        fine_tuning: training set -> how; a batch is of windows.
         threshold: a sentence ends a topic where its probability is at least this.
         parts: see `scoring.pk_by_part`.
     """
 
     trained_on: str
     loss: str
+    seed: int
     tested_on: list[str]
-    seeds: list[int]
     documents: int
     sentences: int
     longest_sentence: int
     longest_window: int
     tssp_weight: float
     cssl_weight: float
-    fine_tuning: FineTuning
+    fine_tuning: dict[str, FineTuning]
     threshold: float
     parts: int
 
@@ -79,11 +83,18 @@ def _sequences(data_set: str, split: Split, count: int, length: int, longest: in
 
 
 def run(settings: Settings, context: Context) -> Measurement:
-    """Train with each seed, and segment the test documents of every data set.
+    """Train, and segment the test documents of every data set.
 
-    Rows are those of `scoring.add_scores`: `pk`, `window_diff`, `boundary_similarity`, `boundary_f1`, `pk_of_part` and others.
+    Rows are `training_loss` (mean of the last epoch) and those of `scoring.add_scores`: `pk`, `window_diff`,
+    `boundary_similarity`, `boundary_f1`, `pk_of_part` and others.
+
+    Raises:
+        ConfigError: `fine_tuning` says nothing of the training set.
     """
-    measurement = Measurement()
+    if settings.trained_on not in settings.fine_tuning:
+        known = ", ".join(settings.fine_tuning)
+        raise ConfigError(f"fine_tuning says how to train on {known}, and trained_on is {settings.trained_on}; add it.")
+    recipe, seed = settings.fine_tuning[settings.trained_on], settings.seed
     size = settings.documents, settings.sentences
     train = _sequences(settings.trained_on, "train", *size, settings.longest_sentence)
 
@@ -93,37 +104,33 @@ def run(settings: Settings, context: Context) -> Measurement:
     windows = cut(train)
     has_augmented, has_tssp, has_cssl = LOSSES[settings.loss]
     weights = Weights(has_augmented, settings.tssp_weight * has_tssp, settings.cssl_weight * has_cssl)
-    recipe = settings.fine_tuning
-    steps = recipe.epochs * -(-len(windows) // recipe.batch)
-    progress = context.progress(len(settings.seeds))
-    for seed in settings.seeds:
-        torch.manual_seed(seed)
-        generator = np.random.default_rng(seed)
-        model = CoherenceModel(fresh_encoder(context.device))
-        model.to(context.device)
-        beside = cut([augmented(train, number, generator) for number in range(len(train))]) if has_augmented else None
-        loss = fine_tune(
-            model,
-            lambda epoch, seed=seed, beside=beside: steps_of_epoch(
-                windows, beside, recipe.batch, 1000 * seed + epoch, context.device
-            ),
-            lambda step, model=model, generator=generator: coherence_loss(model, step, weights, generator),
-            recipe,
-            steps,
-        )
-        measurement.add("training_loss", loss, "nat", seed=seed)
-        for data_set in settings.tested_on:
-            documents = documents_of(data_set, "test", *size)
-            hypotheses = []
-            for document, one in zip(documents, _sequences(data_set, "test", *size, settings.longest_sentence), strict=True):
-                with torch.autocast(context.device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
-                    probabilities = boundary_probabilities(model, cut([one]), len(document.sentences), context.device)
-                hypotheses.append(segments_of((probabilities >= settings.threshold).numpy()))
-            references = [document.segments for document in documents]
-            add_scores(
-                measurement, references, hypotheses, method=settings.loss, parts=settings.parts, tested_on=data_set, seed=seed
-            )
-        progress.step(f"seed {seed}")
+    steps_of_one = -(-len(windows) // recipe.batch)
+    progress = context.progress(recipe.epochs)
+    torch.manual_seed(seed)
+    generator = np.random.default_rng(seed)
+    model = CoherenceModel(fresh_encoder(context.device))
+    model.to(context.device)
+    beside = cut([augmented(train, number, generator) for number in range(len(train))]) if has_augmented else None
+
+    def epoch_of(epoch: int) -> Iterator[Step]:
+        yield from steps_of_epoch(windows, beside, recipe.batch, 1000 * seed + epoch, context.device)
+        progress.step(f"epoch {epoch + 1}")
+
+    def loss_of(step: Step) -> Tensor:
+        return coherence_loss(model, step, weights, generator)
+
+    measurement = Measurement()
+    loss = fine_tune(model, epoch_of, loss_of, recipe, recipe.epochs * steps_of_one)
+    measurement.add("training_loss", loss, "nat")
+    for data_set in settings.tested_on:
+        documents = documents_of(data_set, "test", *size)
+        hypotheses = []
+        for document, one in zip(documents, _sequences(data_set, "test", *size, settings.longest_sentence), strict=True):
+            with torch.autocast(context.device, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+                probabilities = boundary_probabilities(model, cut([one]), len(document.sentences), context.device)
+            hypotheses.append(segments_of((probabilities >= settings.threshold).numpy()))
+        references = [document.segments for document in documents]
+        add_scores(measurement, references, hypotheses, method=settings.loss, parts=settings.parts, tested_on=data_set)
     return measurement
 
 

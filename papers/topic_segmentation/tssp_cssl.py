@@ -1,7 +1,8 @@
 """Sentence labelling on a long-document encoder with TSSP and CSSL (Yu et al., EMNLP 2023, arXiv 2310.11772).
 
 A window of a document is [CLS] and then, for each sentence, a marker and its tokens. The hidden state at the marker, h_i,
-stands for sentence i; a linear layer says whether sentence i ends a topic.
+stands for sentence i; a linear layer says whether sentence i ends a topic. Where paragraphs are known, a topic ends with a
+paragraph: only last sentences of paragraphs are labelled, and only they can be predicted, as in the official code.
 
     L = L_TS(original) + [L_TS(augmented)] + [w_tssp L_TSSP(augmented)] + [w_cssl L_CSSL(original)]
 
@@ -38,11 +39,13 @@ class DocumentPieces:
         pieces: word pieces of each sentence.
         topic: number of the topic of each sentence, rising.
         relation: TSSP class of each sentence; IGNORED for the first.
+        may_end: whether a sentence may end a topic: the last of each paragraph, or all where paragraphs are unknown.
     """
 
     pieces: tuple[list[int], ...]
     topic: tuple[int, ...]
     relation: tuple[int, ...]
+    may_end: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Window:
         ids: token ids.
         markers: place of each sentence's marker in `ids`.
         first: number of the first sentence in its document.
-        labels: ENDS_TOPIC, GOES_ON, or IGNORED for each sentence.
+        labels: ENDS_TOPIC, GOES_ON, or IGNORED for each sentence (one that cannot end a topic, and the window's last).
         relations: TSSP class of each sentence, or IGNORED.
     """
 
@@ -68,14 +71,19 @@ def original(document: Document, tokenizer: SentenceTokenizer, longest: int) -> 
     """A document as it is; sentences are cut to `longest` pieces, so that two always fit a window."""
     topic = tuple(number for number, length in enumerate(document.segments) for _ in range(length))
     relation = tuple(IGNORED if i == 0 else FOLLOWS if topic[i] == topic[i - 1] else STARTS_TOPIC for i in range(len(topic)))
-    return DocumentPieces(tuple(tokenizer.pieces(document.sentences, longest)), topic, relation)
+    if document.paragraphs is None:
+        may_end = (True,) * len(topic)
+    else:
+        may_end = tuple(place == length - 1 for length in document.paragraphs for place in range(length))
+    return DocumentPieces(tuple(tokenizer.pieces(document.sentences, longest)), topic, relation, may_end)
 
 
 def augmented(sequences: Sequence[DocumentPieces], number: int, generator: np.random.Generator) -> DocumentPieces:
     """The augmented form of one of several documents.
 
     1. its topics are shuffled; 2. with probability 1/2, each of them is replaced with probability 1/2 by a random topic of
-    another document; 3. within each topic all sentences but the last are shuffled. Relations refer to the order after step 2.
+    another document; 3. within each topic all sentences but the last are shuffled. Relations refer to the order after step 2;
+    a sentence that ended a paragraph is labelled wherever it goes.
 
     Args:
         sequences: original documents.
@@ -90,24 +98,27 @@ def augmented(sequences: Sequence[DocumentPieces], number: int, generator: np.ra
                 other = int(generator.integers(len(sequences) - 1))
                 candidates = _topics(sequences[other + (other >= number)])
                 topics[i] = candidates[int(generator.integers(len(candidates)))]
-    pieces, topic, relation = [], [], []
+    pieces, topic, relation, may_end = [], [], [], []
     for place, sentences in enumerate(topics):
         order = [*generator.permutation(len(sentences) - 1).tolist(), len(sentences) - 1]
         for position, i in enumerate(order):
             starts = position == 0
             relation.append(STARTS_TOPIC if starts else FOLLOWS if i == order[position - 1] + 1 else SAME_TOPIC)
-            pieces.append(sentences[i])
+            pieces.append(sentences[i][0])
+            may_end.append(sentences[i][1])
             topic.append(place)
-    return DocumentPieces(tuple(pieces), tuple(topic), (IGNORED, *relation[1:]))
+    return DocumentPieces(tuple(pieces), tuple(topic), (IGNORED, *relation[1:]), tuple(may_end))
 
 
-def _topics(sequence: DocumentPieces) -> list[list[list[int]]]:
-    """The sentences of each topic."""
-    found: list[list[list[int]]] = []
-    for pieces, topic, previous in zip(sequence.pieces, sequence.topic, (None, *sequence.topic), strict=False):
+def _topics(sequence: DocumentPieces) -> list[list[tuple[list[int], bool]]]:
+    """The sentences of each topic, and whether each may end one."""
+    found: list[list[tuple[list[int], bool]]] = []
+    previous = None
+    for pieces, topic, may_end in zip(sequence.pieces, sequence.topic, sequence.may_end, strict=True):
         if topic != previous:
             found.append([])
-        found[-1].append(pieces)
+        found[-1].append((pieces, may_end))
+        previous = topic
     return found
 
 
@@ -142,6 +153,7 @@ def windows_of(sequence: DocumentPieces, tokenizer: SentenceTokenizer, longest: 
             ids += [tokenizer.start, *pieces]
         ends_topic = [i + 1 < n and sequence.topic[i] != sequence.topic[i + 1] for i in range(first, end)]
         labels = [ENDS_TOPIC if ends else GOES_ON for ends in ends_topic]
+        labels = [label if sequence.may_end[i] else IGNORED for i, label in enumerate(labels, start=first)]
         labels[-1] = IGNORED  # of the next window, or the last of the document
         relations = [IGNORED, *sequence.relation[first + 1 : end]]
         windows.append(Window(ids, markers, first, labels, relations))
@@ -331,7 +343,7 @@ def steps_of_epoch(
 
 @torch.inference_mode()
 def boundary_probabilities(model: CoherenceModel, windows: Sequence[Window], sentences: int, device: str) -> Tensor:
-    """P(ends a topic) of all sentences of one document but the last: float [sentences - 1] on the CPU.
+    """P(ends a topic) of all sentences of one document but the last: float [sentences - 1] on the CPU, 0 where none may end.
 
     Args:
         model: in evaluation mode.
@@ -346,6 +358,7 @@ def boundary_probabilities(model: CoherenceModel, windows: Sequence[Window], sen
         start = 0
         for window in windows[part]:
             labelled = len(window.labels) - 1  # the last is labelled by the next window, or is the last of the document
-            found[window.first : window.first + labelled] = probabilities[start : start + labelled]
+            may_end = torch.tensor(window.labels[:labelled]) != IGNORED
+            found[window.first : window.first + labelled] = probabilities[start : start + labelled] * may_end
             start += len(window.labels)
     return found

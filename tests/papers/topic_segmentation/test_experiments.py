@@ -198,6 +198,21 @@ def test_coherence(loss, monkeypatch):
 
 
 @pytest.mark.usefixtures("_tiny")
+def test_coherence_depends_on_the_seed_alone():
+    settings = settings_of(coherence, "coherence", loss="tssp+cssl")
+    first, again = (values(coherence.run(settings, ON_CPU)) for _ in "ab")
+    other = values(coherence.run(settings.model_copy(update={"seed": settings.seed + 1}), ON_CPU))
+    assert first == again
+    assert first != other
+
+
+def test_coherence_knows_how_to_train_on_a_set():
+    settings = settings_of(coherence, "coherence", loss="base", trained_on="elsewhere")
+    with pytest.raises(ConfigError, match="how to train on wikipedia-sections, and trained_on is elsewhere"):
+        coherence.run(settings, ON_CPU)
+
+
+@pytest.mark.usefixtures("_tiny")
 def test_members_and_their_ensemble():
     measurement = paragraph_pairs.run(settings_of(paragraph_pairs, "paragraph_pairs"), ON_CPU)
     by_method = {

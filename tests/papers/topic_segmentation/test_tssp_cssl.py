@@ -1,5 +1,6 @@
 """TSSP and CSSL: windows, augmented documents and contrast pairs by their definitions, and learning on made-up topics."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -39,11 +40,12 @@ from tests.papers.topic_segmentation.tiny_encoder import documents, tiny_encoder
 TOKENIZER = tiny_tokenizer()
 
 
-def numbered(*lengths):
-    """A document whose sentences are single, different numbers."""
+def numbered(*lengths, paragraphs=None):
+    """A document whose sentences are single, different numbers; without paragraphs every sentence may end a topic."""
     topic = tuple(number for number, length in enumerate(lengths) for _ in range(length))
     relation = tuple(IGNORED if i == 0 else FOLLOWS if topic[i] == topic[i - 1] else STARTS_TOPIC for i in range(len(topic)))
-    return DocumentPieces(tuple([100 + i] for i in range(len(topic))), topic, relation)
+    may_end = tuple(i == n - 1 for n in paragraphs or (1,) * len(topic) for i in range(n))
+    return DocumentPieces(tuple([100 + i] for i in range(len(topic))), topic, relation, may_end)
 
 
 def test_a_document_as_it_is():
@@ -51,6 +53,28 @@ def test_a_document_as_it_is():
     pieces = original(document, TOKENIZER, 2)
     assert [len(sentence) for sentence in pieces.pieces] == [2, 1, 2]
     assert (pieces.topic, pieces.relation) == ((0, 0, 1), (IGNORED, FOLLOWS, STARTS_TOPIC))
+    assert pieces.may_end == (True, True, True)
+    with_paragraphs = Document("d", ("cat purr", "tail", "tail", "sun sky star"), (3, 1), paragraphs=(1, 2, 1))
+    assert original(with_paragraphs, TOKENIZER, 2).may_end == (True, False, True, True)
+
+
+def test_only_the_last_sentence_of_a_paragraph_is_labelled_and_predicted():
+    sequence = numbered(3, 3, 2, paragraphs=(2, 1, 3, 2))
+    windows = windows_of(sequence, TOKENIZER, 12)
+    assert windows[0].labels == [IGNORED, GOES_ON, ENDS_TOPIC, IGNORED, IGNORED]
+    assert windows[1].labels == [IGNORED, ENDS_TOPIC, IGNORED, IGNORED]
+    batch = collate(windows, "cpu")
+    assert batch_topics(batch.labels, batch.markers) == [0, 0, 2]  # a boundary, and a new window
+    words = ("cat purr", "tail", "sun", "star sky", "cat", "tail purr", "sky", "sun star")
+    of_words = Document("d", words, (3, 3, 2), paragraphs=(2, 1, 3, 2))
+    model = CoherenceModel(tiny_encoder()).eval()
+    found, every = (
+        boundary_probabilities(model, windows_of(original(one, TOKENIZER, 2), TOKENIZER, 12), 8, "cpu")
+        for one in (of_words, replace(of_words, paragraphs=None))
+    )
+    assert (found > 0).tolist() == [False, True, True, False, False, True, False]
+    assert found[[1, 2, 5]].tolist() == every[[1, 2, 5]].tolist()
+    assert (every > 0).all()
 
 
 def test_windows_share_a_sentence_and_label_each_once():
@@ -83,8 +107,11 @@ def test_every_sentence_but_the_last_is_labelled_once(lengths, longest):
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.integers(0, 50))
 @settings(max_examples=40)
 def test_an_augmented_document_keeps_topics_and_their_last_sentences(lengths, seed):
-    document = numbered(*lengths)
+    paragraphs = [part for n in lengths for part in ([1, n - 1] if n > 1 else [1])]
+    document = numbered(*lengths, paragraphs=paragraphs)
     changed = augmented([document], 0, np.random.default_rng(seed))
+    ends = {word for (word,), may_end in zip(document.pieces, document.may_end, strict=True) if may_end}
+    assert {word for (word,), may_end in zip(changed.pieces, changed.may_end, strict=True) if may_end} == ends
     assert sorted(changed.pieces) == sorted(document.pieces)
     starts = np.cumsum([0, *lengths])
     topics = {tuple(range(100 + a, 100 + b)) for a, b in pairwise(starts)}
@@ -103,7 +130,8 @@ def test_an_augmented_document_keeps_topics_and_their_last_sentences(lengths, se
 
 
 def test_topics_of_other_documents_come_in_for_about_a_quarter():
-    sequences = [numbered(3, 3, 3, 3), DocumentPieces(tuple([900 + i] for i in range(6)), (0,) * 6, (0,) * 6)]
+    foreign_topic = DocumentPieces(tuple([900 + i] for i in range(6)), (0,) * 6, (0,) * 6, (True,) * 6)
+    sequences = [numbered(3, 3, 3, 3), foreign_topic]
     generator = np.random.default_rng(0)
     foreign = 0
     for _ in range(200):
