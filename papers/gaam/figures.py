@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from common.errors import DataError
 from common.figures import COLOURS, PAGE_WIDTH, measured_rows, rows_where
@@ -86,6 +87,7 @@ def importance(records: RecordSet) -> Figure:
         figure.colorbar(image, ax=left, shrink=0.9)
         left.grid(visible=False)
         left.set_title(DATA_SETS[data_set], loc="left")
+        left.yaxis.set_major_locator(MaxNLocator(5, integer=True))
         left.set_ylabel("layer")
         here = rows_where(contributions, data_set=data_set, method="gaam_v2")
         by_layer = [_values(here, layer=layer) for layer in layers]
@@ -97,7 +99,8 @@ def importance(records: RecordSet) -> Figure:
             right.plot(values.index, values.to_numpy(), "o-" if number == 0 else "s--", color=COLOURS[number], label=label)
         right.set_xticks(layers)
         right.set_ylabel("accuracy alone (%)")
-    panels[0, 2].legend()
+    handles, labels = panels[0, 2].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower right", ncols=2)
     panels[-1, 0].set_xlabel("feature, sorted")
     panels[-1, 1].set_xlabel("layer")
     panels[-1, 2].set_xlabel("layer")
