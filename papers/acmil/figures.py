@@ -94,7 +94,7 @@ def slide(records: RecordSet) -> Figure:
 
 def embeddings(records: RecordSet) -> Figure:
     """Reduced features of the slide's instances in two dimensions."""
-    arrays = records.arrays(_record(records, "large_bags", features="strong"))
+    arrays = records.arrays(_record(records, "embeddings"))
     kinds = arrays["embedding_kinds"]
     figure, panels = plt.subplots(1, 2, figsize=(PAGE_WIDTH, 3.0))
     for axes, name in zip(panels, ("abmil", "acmil"), strict=True):

@@ -10,7 +10,7 @@ from common.configuration import cells_of, read_paper_config
 from common.errors import ConfigError, DataError
 from common.experiment import Context
 from common.provenance import REPOSITORY
-from papers.acmil import ablations, camelyon16, classic, cost, fashion_bags, large_bags
+from papers.acmil import ablations, camelyon16, classic, cost, embeddings, fashion_bags, large_bags
 from papers.acmil.models import Method
 
 ON_CPU = Context(device="cpu", label="test")
@@ -105,6 +105,29 @@ def test_large_bags():
     assert measurement.arrays["slide_abmil"].sum() == pytest.approx(1, abs=1e-5)
     assert len(measurement.arrays["embedding_acmil"]) == len(measurement.arrays["embedding_kinds"]) == 40
     assert (measurement.arrays["embedding_kinds"] > 0).sum() == (measurement.arrays["slide_kinds"] > 0).sum()
+
+
+def test_embeddings_map_all_witnesses_and_repeat():
+    first, again = (embeddings.run(settings_of(embeddings), ON_CPU) for _ in "ab")
+    kinds = first.arrays["embedding_kinds"]
+    assert len(kinds) == 40
+    assert (kinds > 0).any()
+    for name in ("abmil", "acmil"):
+        assert first.arrays[f"embedding_{name}"].shape == (40, 2)
+        assert (first.arrays[f"embedding_attention_{name}"] >= 0).all()
+        assert (first.arrays[f"embedding_{name}"] == again.arrays[f"embedding_{name}"]).all()
+    on_witnesses = {row.method: row.value for row in first.rows if row.metric == "attention_on_witnesses"}
+    assert on_witnesses["acmil"] == pytest.approx(first.arrays["embedding_attention_acmil"][kinds > 0].sum(), rel=1e-5)
+    assert all(0 <= row.value <= 1 for row in first.rows)
+
+
+def test_umap_keeps_groups_apart():
+    rng = np.random.default_rng(0)
+    groups = np.repeat([0, 1], 30)
+    instances = rng.normal(size=(60, 8)) + 20 * groups[:, None]
+    places = embeddings.umap_of(instances, 5, 0.1, 0)
+    nearest = np.linalg.norm(places[:, None] - places[None], axis=2) + 1e9 * np.eye(60)
+    assert (groups[nearest.argmin(1)] == groups).all()
 
 
 def test_large_bags_with_settings_that_do_not_fit():
