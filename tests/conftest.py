@@ -10,7 +10,7 @@ import pytest
 from common.scale import cuda_devices
 
 # Each of several workers gets its share of the cores: with more threads than cores, those of OpenMP wait for each other by
-# spinning, which makes trainings of small networks up to forty times as long. Before anything imports torch.
+# spinning, which makes trainings of small networks many times as long. Before anything imports torch.
 _workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if _workers > 1:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // _workers)))
